@@ -1,0 +1,32 @@
+"""nrpn_d2: region proposal networks that learn from their own mistakes, for Detectron2.
+
+Importing it registers everything. In data-flow order:
+
+    config             add_nrpn_config: every key
+    data               VOC-layout folders and the embedded dataset `shapes` -> dataset dicts
+    vgg                image -> features: build_vgg_backbone; VGGBoxHead
+    hard_negative_rpn  features -> proposals and losses: HardNegativeRPN, the hub of the next four
+    negative_rpn       image -> the nRPN's logits
+    mining             logits -> false positives; the nRPN's logits -> hard negatives
+    samplers           labels -> sampled labels: Random, OHEM, IoUBalanced, NRPN, All
+    losses             logits, labels, IoUs -> losses: BCE, Overlap, Focal, QualityFocal
+    checkpoint         pre-trained weights into both networks
+    evaluation         proposals and detections -> recall and AP
+    visualize          pictures of proposals; curves
+"""
+from . import vgg  # noqa: F401  (registers)
+from .config import add_nrpn_config, check_nrpn_config
+from .hard_negative_rpn import HardNegativeRPN
+from .losses import OBJECTNESS_LOSS_REGISTRY
+from .negative_rpn import NegativeRPN
+from .samplers import NEGATIVE_SAMPLER_REGISTRY
+
+__version__ = "0.1.0"
+__all__ = [
+    "HardNegativeRPN",
+    "NegativeRPN",
+    "OBJECTNESS_LOSS_REGISTRY",
+    "NEGATIVE_SAMPLER_REGISTRY",
+    "add_nrpn_config",
+    "check_nrpn_config",
+]

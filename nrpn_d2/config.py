@@ -1,0 +1,148 @@
+"""Every configuration key that nrpn_d2 adds to Detectron2's, with its unit or the paper's symbol."""
+from detectron2.config import CfgNode as CN
+
+
+def add_nrpn_config(cfg: CN) -> None:
+    """Add nrpn_d2's keys, with their defaults, to a Detectron2 config (in place).
+
+    The defaults are the paper's RPN + nRPN (binary cross-entropy, no overlap loss). They only act
+    once ``MODEL.PROPOSAL_GENERATOR.NAME`` is ``"HardNegativeRPN"``.
+    """
+    # ---- The objectness loss of the RPN
+    cfg.MODEL.RPN.OBJECTNESS_LOSS = CN()
+    # "BCE" (Faster R-CNN), "Overlap" (paper, Eq. 1), "Focal", "QualityFocal"
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME = "BCE"
+    # "clamped": a positive is pushed until p = IoU; "soft": its target is IoU;
+    # "literal": the printed equation, whose gradient equals that of BCE
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.OVERLAP_MODE = "clamped"
+    # The IoU of a positive anchor is clamped to [MIN_IOU, 1] before it divides or is a target
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU = 0.1
+    # Focal loss: weight of the positives, and exponent (QualityFocal only uses the exponent)
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA = 0.25
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA = 2.0
+
+    # ---- Which negative anchors the RPN learns from
+    cfg.MODEL.RPN.NEGATIVE_SAMPLER = CN()
+    # "NRPN" (paper), "Random" (Faster R-CNN), "OHEM", "IoUBalanced", "All" (focal losses only)
+    cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME = "NRPN"
+    # Largest fraction of an image's sampled negatives that NRPN and OHEM choose; the rest is random
+    cfg.MODEL.RPN.NEGATIVE_SAMPLER.HARD_FRACTION = 0.25
+    # IoUBalanced: number of equal IoU intervals that share the negatives
+    cfg.MODEL.RPN.NEGATIVE_SAMPLER.IOU_BINS = 3
+
+    # ---- The negative RPN. It is built only when NEGATIVE_SAMPLER.NAME is "NRPN"
+    cfg.MODEL.NRPN = CN()
+    # Iterations in which the RPN trains alone (paper, Sec. 2.1: "a small number of epochs").
+    # 5,011 is one epoch of VOC 2007 trainval at batch size 1
+    cfg.MODEL.NRPN.WARMUP_ITERS = 5011
+    # False: a backbone of its own, as in the paper. True: a second head on the RPN's features
+    cfg.MODEL.NRPN.SHARE_FEATURES = False
+    # With shared features: whether the nRPN's loss stays out of the shared backbone
+    cfg.MODEL.NRPN.STOP_GRADIENT = True
+    # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE) or
+    # "topk" (the FP_TOPK best-scored background anchors of an image)
+    cfg.MODEL.NRPN.FP_SELECT = "threshold"
+    cfg.MODEL.NRPN.FP_SCORE = 0.7  # objectness probability
+    cfg.MODEL.NRPN.FP_IOU = 0.3  # its IoU with every object is below this
+    cfg.MODEL.NRPN.FP_TOPK = 16  # anchors per image
+    # The nRPN's mini-batch: anchors per image, largest fraction of false positives in it, and
+    # largest fraction of its negatives that are object anchors (the rest is random background)
+    cfg.MODEL.NRPN.BATCH_SIZE_PER_IMAGE = 256
+    cfg.MODEL.NRPN.POSITIVE_FRACTION = 0.5
+    cfg.MODEL.NRPN.OBJECT_FRACTION = 0.5
+    # The nRPN's proposals: its PRE_NMS_TOPK best-scored anchors, de-duplicated at this IoU
+    cfg.MODEL.NRPN.PRE_NMS_TOPK = 1000
+    cfg.MODEL.NRPN.NMS_THRESH = 0.7
+    cfg.MODEL.NRPN.LOSS_WEIGHT = 1.0
+    # Background anchors of which at least this fraction lies on a difficult object are ignored
+    cfg.MODEL.NRPN.IGNORE_IOA = 0.5
+
+    # ---- VGG (build_vgg_backbone, VGGBoxHead). The defaults are VGG-16
+    cfg.MODEL.VGG = CN()
+    cfg.MODEL.VGG.DEPTHS = [2, 2, 3, 3, 3]  # convolutions per stage
+    cfg.MODEL.VGG.WIDTHS = [64, 128, 256, 512, 512]  # channels per stage
+    cfg.MODEL.VGG.NORM = ""  # "" (VGG-16), "GN", "BN", "FrozenBN", "SyncBN"
+    cfg.MODEL.VGG.OUT_FEATURES = ["conv5"]  # conv5 has stride 16: there is no fifth pooling
+    cfg.MODEL.VGG.FC_DIM = 4096  # width of fc6 and fc7
+    cfg.MODEL.VGG.DROPOUT = 0.5
+
+    # ---- Data in PASCAL VOC layout (Annotations/, ImageSets/Main/, JPEGImages/)
+    # VOC_NAME "x" registers the datasets x_<split>, one for each file in VOC_ROOT/ImageSets/Main
+    cfg.DATASETS.VOC_NAME = ""
+    cfg.DATASETS.VOC_ROOT = ""  # environment variables and ~ are expanded
+    cfg.DATASETS.VOC_CLASSES = []
+    # "error": stop at the first invalid object or image; "skip": drop, count and report it
+    cfg.DATASETS.VOC_ON_ERROR = "error"
+
+    # ---- Evaluation: number of proposals per image, and IoU thresholds of the recall
+    cfg.TEST.PROPOSALS = CN()
+    cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]
+    cfg.TEST.PROPOSALS.IOU_THRESHOLDS = [0.5, 0.7, 0.9]
+
+
+_FRACTIONS = (
+    "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA",
+    "MODEL.RPN.NEGATIVE_SAMPLER.HARD_FRACTION",
+    "MODEL.NRPN.FP_SCORE",
+    "MODEL.NRPN.FP_IOU",
+    "MODEL.NRPN.POSITIVE_FRACTION",
+    "MODEL.NRPN.OBJECT_FRACTION",
+    "MODEL.NRPN.NMS_THRESH",
+)
+_POSITIVE_COUNTS = (
+    "MODEL.RPN.NEGATIVE_SAMPLER.IOU_BINS",
+    "MODEL.NRPN.FP_TOPK",
+    "MODEL.NRPN.BATCH_SIZE_PER_IMAGE",
+    "MODEL.NRPN.PRE_NMS_TOPK",
+    "MODEL.VGG.FC_DIM",
+)
+_NOT_NEGATIVE = (
+    "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA",
+    "MODEL.NRPN.WARMUP_ITERS",
+    "MODEL.NRPN.LOSS_WEIGHT",
+)
+_OVER_ZERO_TO_ONE = ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", "MODEL.NRPN.IGNORE_IOA")
+_CHOICES = {
+    "MODEL.RPN.OBJECTNESS_LOSS.OVERLAP_MODE": ("literal", "clamped", "soft"),
+    "MODEL.NRPN.FP_SELECT": ("threshold", "topk"),
+    "DATASETS.VOC_ON_ERROR": ("error", "skip"),
+}
+
+
+def check_nrpn_config(cfg: CN) -> None:
+    """Check that the values of nrpn_d2's keys are in range.
+
+    Raises:
+        ValueError: naming the key, its value and what it may be.
+    """
+    rules = [
+        (_FRACTIONS, lambda v: 0 <= v <= 1, "in [0, 1]"),
+        (_OVER_ZERO_TO_ONE, lambda v: 0 < v <= 1, "in (0, 1]"),
+        (_POSITIVE_COUNTS, lambda v: v >= 1, "at least 1"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "at least 0"),
+        (("MODEL.VGG.DROPOUT",), lambda v: 0 <= v < 1, "in [0, 1)"),
+        (
+            ("TEST.PROPOSALS.BUDGETS",),
+            lambda v: len(v) and all(isinstance(b, int) and b >= 1 for b in v),
+            "a list of whole numbers of at least 1",
+        ),
+        (
+            ("TEST.PROPOSALS.IOU_THRESHOLDS",),
+            lambda v: len(v) and all(0 < t <= 1 for t in v),
+            "a list of IoU thresholds in (0, 1]",
+        ),
+    ]
+    for key, choices in _CHOICES.items():
+        rules.append(((key,), lambda v, c=choices: v in c, "one of " + ", ".join(choices)))
+    for keys, valid, what in rules:
+        for key in keys:
+            value = cfg
+            for part in key.split("."):
+                value = value[part]
+            if not valid(value):
+                raise ValueError(f"{key} is {value!r}; it must be {what}")
+    if len(cfg.MODEL.VGG.DEPTHS) != len(cfg.MODEL.VGG.WIDTHS):
+        raise ValueError(
+            f"MODEL.VGG.DEPTHS {cfg.MODEL.VGG.DEPTHS} and MODEL.VGG.WIDTHS "
+            f"{cfg.MODEL.VGG.WIDTHS} must name the same number of stages"
+        )

@@ -1,0 +1,147 @@
+"""Objectness losses: what an anchor costs, given its logit, its label and its IoU.
+
+All take logits, labels in {0, 1} and IoUs of shape (M,) and give (M,) losses in float32, so that
+they are the same under mixed precision. p is sigmoid(logit), IoU that of the anchor with the
+ground-truth box it overlaps most.
+"""
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.utils.registry import Registry
+from fvcore.nn import sigmoid_focal_loss
+
+OBJECTNESS_LOSS_REGISTRY = Registry("OBJECTNESS_LOSS")
+OBJECTNESS_LOSS_REGISTRY.__doc__ = """
+Registry of the RPN's objectness losses, chosen by ``MODEL.RPN.OBJECTNESS_LOSS.NAME``.
+
+A registered object is called with ``obj(cfg)`` and returns a callable
+``loss(logits, labels, ious) -> losses``; all are (M,) tensors. Its attribute
+``needs_all_anchors`` says whether it is made for all anchors of an image, in place of a sampled
+mini-batch; the sum is then divided by the number of positives instead of the mini-batch's size.
+"""
+
+
+def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy ``-t log p - (1 - t) log(1 - p)`` in float32, finite for any logit."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
+
+
+def overlap_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ious: torch.Tensor,
+    mode: str = "clamped",
+    min_iou: float = 0.1,
+) -> torch.Tensor:
+    """The overlap loss (paper, Sec. 2.3 and Eq. 1): a positive deserves the objectness IoU, not 1.
+
+    Eq. 1 divides p by IoU: ``-log(p / IoU) = -log p + log IoU`` for a positive. IoU does not depend
+    on the weights, so this only shifts the loss: its gradient is that of cross-entropy. An example:
+    with p = 0.9 and IoU = 0.6 the printed loss is log(0.6 / 0.9) < 0 and still pushes p towards 1.
+    Hence three modes. Negatives have cross-entropy in each: Eq. 1 as printed would give them
+    ``-log p``, a slip of sign for ``-log(1 - p)``.
+
+    Args:
+        logits, labels, ious: (M,) tensors, labels in {0, 1}.
+        mode: what a positive costs.
+            "literal": ``-log(p / IoU)``, as printed; same gradient as cross-entropy.
+            "clamped": ``max(0, log(IoU / p))``; no gradient once p >= IoU.
+            "soft": cross-entropy with the target IoU; its minimum is at p = IoU.
+        min_iou: IoUs are clamped to [min_iou, 1], since a best anchor may overlap very little.
+
+    Raises:
+        ValueError: for an unknown mode.
+    """
+    positive = labels == 1
+    ious = ious.float().clamp(min_iou, 1.0)
+    if mode == "soft":
+        return bce(logits, torch.where(positive, ious, torch.zeros_like(ious)))
+    loss = bce(logits, labels)
+    shifted = loss + ious.log()
+    if mode == "literal":
+        return torch.where(positive, shifted, loss)
+    if mode == "clamped":
+        return torch.where(positive, F.relu(shifted), loss)
+    raise ValueError(f"overlap mode {mode!r} is none of 'literal', 'clamped', 'soft'")
+
+
+def quality_focal_loss(
+    logits: torch.Tensor, labels: torch.Tensor, ious: torch.Tensor, gamma: float = 2.0
+) -> torch.Tensor:
+    """Quality focal loss (Generalized Focal Loss, Eq. 6): ``|t - p|^gamma * BCE(p, t)``.
+
+    The target t is the anchor's IoU for a positive and 0 for a negative.
+    """
+    targets = torch.where(labels == 1, ious.float(), torch.zeros_like(ious.float()))
+    return (targets - logits.float().sigmoid()).abs().pow(gamma) * bce(logits, targets)
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class BCE:
+    """Binary cross-entropy, as in Faster R-CNN."""
+
+    needs_all_anchors = False
+
+    def __init__(self, cfg=None):
+        pass
+
+    def __call__(self, logits, labels, ious):
+        return bce(logits, labels)
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class Overlap:
+    """See :func:`overlap_loss`."""
+
+    needs_all_anchors = False
+
+    @configurable
+    def __init__(self, *, mode: str = "clamped", min_iou: float = 0.1):
+        self.mode = mode
+        self.min_iou = min_iou
+
+    @classmethod
+    def from_config(cls, cfg):
+        loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
+        return {"mode": loss.OVERLAP_MODE, "min_iou": loss.MIN_IOU}
+
+    def __call__(self, logits, labels, ious):
+        return overlap_loss(logits, labels, ious, self.mode, self.min_iou)
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class Focal:
+    """Focal loss (Lin et al., 2017), by fvcore."""
+
+    needs_all_anchors = True
+
+    @configurable
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
+        self.alpha = alpha
+        self.gamma = gamma
+
+    @classmethod
+    def from_config(cls, cfg):
+        loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
+        return {"alpha": loss.FOCAL_ALPHA, "gamma": loss.FOCAL_GAMMA}
+
+    def __call__(self, logits, labels, ious):
+        return sigmoid_focal_loss(logits.float(), labels.float(), self.alpha, self.gamma)
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class QualityFocal:
+    """See :func:`quality_focal_loss`."""
+
+    needs_all_anchors = True
+
+    @configurable
+    def __init__(self, *, gamma: float = 2.0):
+        self.gamma = gamma
+
+    @classmethod
+    def from_config(cls, cfg):
+        return {"gamma": cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA}
+
+    def __call__(self, logits, labels, ious):
+        return quality_focal_loss(logits, labels, ious, self.gamma)

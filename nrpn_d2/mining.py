@@ -1,0 +1,94 @@
+"""The exchange between the two networks: false positives one way, hard negatives the other.
+
+Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the matcher's:
+1 (object), 0 (background), -1 (ignored). IoUs are those of an anchor with the ground-truth box that
+it overlaps most, 0 in an image without objects.
+"""
+import torch
+from detectron2.layers import batched_nms
+
+
+def false_positives(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ious: torch.Tensor,
+    *,
+    select: str = "threshold",
+    score: float = 0.7,
+    iou: float = 0.3,
+    topk: int = 16,
+) -> torch.Tensor:
+    """Find what the RPN takes for objects and is not (paper, Sec. 2.2).
+
+    Only background anchors count. An anchor with a low IoU may be the best one of an object, and
+    then it is labelled 1: an object, never a false positive.
+
+    Args:
+        logits, labels, ious: (N, R), logits of the RPN.
+        select: "threshold" for the paper's definition, objectness probability over ``score``;
+            "topk" for the ``topk`` best-scored of each image, which finds some even where the RPN
+            is never that sure.
+        score, iou, topk: see ``select``; a false positive has an IoU below ``iou``.
+
+    Returns:
+        (N, R) bool.
+    """
+    background = (labels == 0) & (ious < iou)
+    if select == "threshold":
+        return background & (logits.float().sigmoid() > score)
+    if select == "topk":
+        ranked = logits.float().masked_fill(~background, -float("inf"))
+        best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
+        return torch.zeros_like(background).scatter(1, best, True) & background
+    raise ValueError(f"MODEL.NRPN.FP_SELECT {select!r} is neither 'threshold' nor 'topk'")
+
+
+def nrpn_labels(labels: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Turn the RPN's labels into the nRPN's: its objects are the RPN's false positives.
+
+    Args:
+        labels: (N, R), the matcher's.
+        found: (N, R) bool, :func:`false_positives`.
+
+    Returns:
+        (N, R): 1 for false positives, 0 for objects and the rest of the background, -1 where the
+        RPN's label is -1.
+    """
+    return labels.clamp(max=0).masked_fill(found, 1)
+
+
+@torch.no_grad()
+def hard_negatives(
+    nrpn_logits: torch.Tensor,
+    labels: torch.Tensor,
+    anchors: torch.Tensor,
+    *,
+    pre_nms_topk: int,
+    nms_thresh: float,
+) -> torch.Tensor:
+    """The nRPN's proposals "excluding GT" (paper, Sec. 2.2): what the RPN should learn to reject.
+
+    The nRPN regresses no boxes, so its proposals are anchors: background ones, ranked by its score
+    and de-duplicated by non-maximum suppression.
+
+    Args:
+        nrpn_logits: (N, R).
+        labels: (N, R), the matcher's; only anchors labelled 0 are proposed.
+        anchors: (R, 4), XYXY.
+        pre_nms_topk: number of anchors of an image, best first, that enter the suppression.
+        nms_thresh: IoU over which the worse of two is suppressed.
+
+    Returns:
+        (N, R) float32: the nRPN's logit where it proposes an anchor, -inf elsewhere.
+    """
+    hidden = -float("inf")
+    ranked = nrpn_logits.float().masked_fill(labels != 0, hidden)
+    values, indices = ranked.topk(min(pre_nms_topk, ranked.shape[1]), dim=1)  # (N, K)
+    image = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
+    # batched_nms moves image i by i * (largest coordinate + 1), which keeps images apart only if no
+    # coordinate is negative: with boxes in [-9, 9], image 1 would begin at 1, inside image 0.
+    boxes = (anchors - anchors.min())[indices]
+    keep = batched_nms(boxes.flatten(0, 1), values.flatten(), image.flatten(), nms_thresh)
+    kept = torch.full_like(values, hidden).flatten()
+    kept[keep] = values.flatten()[keep]
+    return torch.full_like(ranked, hidden).scatter(1, indices, kept.view_as(values))

@@ -1,0 +1,100 @@
+"""The nRPN: a second network with the RPN's structure that learns what the RPN gets wrong.
+
+Shapes: N images, A anchors per cell, (Hi, Wi) the size of feature map i, R anchors in all.
+"""
+from typing import Dict, List, Optional
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec, cat
+from detectron2.modeling import build_anchor_generator, build_backbone
+from detectron2.structures import ImageList
+from torch import nn
+
+
+class ScoreHead(nn.Module):
+    """The two convolutions of the score map (paper, Sec. 3): an RPN head without box regression.
+
+    Shared by all feature maps, like Detectron2's ``StandardRPNHead``.
+    """
+
+    def __init__(self, *, in_channels: int, num_anchors: int):
+        super().__init__()
+        self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=nn.ReLU())
+        self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
+        for layer in (self.conv, self.objectness_logits):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, 0)
+
+    def forward(self, features: List[torch.Tensor]) -> torch.Tensor:
+        """L feature maps (N, C, Hi, Wi) -> (N, R)."""
+        # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A), the order of Detectron2's anchors
+        logits = [self.objectness_logits(self.conv(x)).permute(0, 2, 3, 1) for x in features]
+        return cat([x.flatten(1) for x in logits], dim=1)
+
+
+class NegativeRPN(nn.Module):
+    """Gives each anchor the logit of being a false positive of the RPN.
+
+    It runs in training only. With a backbone of its own it shares no weight with the RPN (paper,
+    Sec. 2.1); without one it reads the RPN's features.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_features: List[str],
+        head: nn.Module,
+        backbone: Optional[nn.Module] = None,
+        stop_gradient: bool = True,
+    ):
+        """
+        Args:
+            in_features: names of the feature maps to read.
+            head: feature maps -> (N, R) logits.
+            backbone: images -> feature maps, or None to read the RPN's.
+            stop_gradient: whether the nRPN's loss stays out of the RPN's features.
+        """
+        super().__init__()
+        self.in_features = in_features
+        self.backbone = backbone
+        self.head = head
+        self.stop_gradient = stop_gradient
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
+        in_features = cfg.MODEL.RPN.IN_FEATURES
+        shapes = [input_shape[f] for f in in_features]
+        return {
+            "in_features": in_features,
+            "head": ScoreHead(
+                in_channels=shapes[0].channels,
+                num_anchors=build_anchor_generator(cfg, shapes).num_anchors[0],
+            ),
+            "backbone": None if cfg.MODEL.NRPN.SHARE_FEATURES else build_backbone(cfg),
+            "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
+        }
+
+    def forward(self, images: ImageList, features: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            images: N images, as the RPN's backbone gets them.
+            features: the RPN's feature maps by name.
+
+        Returns:
+            (N, R) logits.
+        """
+        if self.backbone is not None:
+            features = self.backbone(images.tensor)
+        elif self.stop_gradient:
+            features = {name: x.detach() for name, x in features.items()}
+        return self.head([features[f] for f in self.in_features])
+
+    def zero(self) -> torch.Tensor:
+        """A zero that depends on every trainable parameter.
+
+        Added to the loss before the warm-up ends: data-parallel training must see a gradient for
+        each parameter in each iteration.
+        """
+        return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,151 @@
+"""image -> features: VGG as a Detectron2 backbone, and its fc6/fc7 as a box head.
+
+VGG-16 without its fifth pooling, so that the last feature map has stride 16 (Faster R-CNN, Sec. 3).
+Layers carry the names of the Caffe model: conv1_1 ... conv5_3, fc6, fc7.
+"""
+from typing import Dict, List, Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY, Backbone
+from torch import nn
+
+
+class VGG(Backbone):
+    """The convolutional stages of VGG.
+
+    A 2x2 max-pooling stands between two stages, so ``conv<i>`` has stride ``2 ** (i - 1)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        norm: str = "",
+        in_channels: int = 3,
+        out_features: Sequence[str] = ("conv5",),
+        freeze_at: int = 0,
+    ):
+        """
+        Args:
+            depths: number of 3x3 convolutions of each stage.
+            widths: number of channels of each stage.
+            norm: normalisation after each convolution, a name of ``detectron2.layers.get_norm``.
+                Without one the convolutions have biases.
+            in_channels: channels of the image.
+            out_features: names of the stages to return, "conv1" ... "conv<len(depths)>".
+            freeze_at: the first ``freeze_at`` stages are not trained (Faster R-CNN: 2).
+
+        Raises:
+            ValueError: for a name in ``out_features`` that no stage has.
+        """
+        super().__init__()
+        self._stages: Dict[str, List[str]] = {}
+        self._out_features = list(out_features)
+        self._out_feature_strides: Dict[str, int] = {}
+        self._out_feature_channels: Dict[str, int] = {}
+        for i, (depth, width) in enumerate(zip(depths, widths), start=1):
+            stage = f"conv{i}"
+            self._stages[stage] = [f"{stage}_{j}" for j in range(1, depth + 1)]
+            for name in self._stages[stage]:
+                conv = Conv2d(
+                    in_channels,
+                    width,
+                    kernel_size=3,
+                    padding=1,
+                    bias=norm == "",
+                    norm=get_norm(norm, width),
+                    activation=F.relu,
+                )
+                weight_init.c2_msra_fill(conv)
+                self.add_module(name, conv)
+                in_channels = width
+            self._out_feature_strides[stage] = 2 ** (i - 1)
+            self._out_feature_channels[stage] = width
+            if i <= freeze_at:
+                self._freeze(stage)
+        unknown = set(self._out_features) - set(self._stages)
+        if unknown:
+            raise ValueError(
+                f"MODEL.VGG.OUT_FEATURES names {sorted(unknown)}; the stages are "
+                f"{list(self._stages)}"
+            )
+
+    def _freeze(self, stage: str) -> None:
+        for name in self._stages[stage]:
+            conv = getattr(self, name)
+            conv.requires_grad_(False)
+            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
+
+    @property
+    def size_divisibility(self) -> int:
+        return max(self._out_feature_strides[f] for f in self._out_features)
+
+    def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """(N, C, H, W) images -> ``{stage: (N, width, H / stride, W / stride)}``."""
+        outputs = {}
+        for stage, convs in self._stages.items():
+            if stage != "conv1":
+                x = F.max_pool2d(x, kernel_size=2, stride=2)
+            for name in convs:
+                x = getattr(self, name)(x)
+            if stage in self._out_features:
+                outputs[stage] = x
+        return outputs
+
+
+@BACKBONE_REGISTRY.register()
+def build_vgg_backbone(cfg, input_shape: ShapeSpec) -> VGG:
+    """A VGG from ``MODEL.VGG``; ``MODEL.BACKBONE.FREEZE_AT`` counts its frozen stages."""
+    return VGG(
+        depths=cfg.MODEL.VGG.DEPTHS,
+        widths=cfg.MODEL.VGG.WIDTHS,
+        norm=cfg.MODEL.VGG.NORM,
+        in_channels=input_shape.channels,
+        out_features=cfg.MODEL.VGG.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class VGGBoxHead(nn.Module):
+    """fc6 and fc7, each with ReLU and dropout, on pooled regions (Fast R-CNN)."""
+
+    @configurable
+    def __init__(self, input_shape: ShapeSpec, *, fc_dim: int, dropout: float):
+        """
+        Args:
+            input_shape: channels, height and width of a pooled region.
+            fc_dim: width of both layers.
+            dropout: probability that a unit is dropped in training.
+        """
+        super().__init__()
+        size = input_shape.channels * input_shape.height * input_shape.width
+        self.fc6 = nn.Linear(size, fc_dim)
+        self.fc7 = nn.Linear(fc_dim, fc_dim)
+        self.dropout = dropout
+        for fc in (self.fc6, self.fc7):
+            weight_init.c2_xavier_fill(fc)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {
+            "input_shape": input_shape,
+            "fc_dim": cfg.MODEL.VGG.FC_DIM,
+            "dropout": cfg.MODEL.VGG.DROPOUT,
+        }
+
+    @property
+    def output_shape(self) -> ShapeSpec:
+        return ShapeSpec(channels=self.fc7.out_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(M, C, 7, 7) -> (M, fc_dim)."""
+        x = x.flatten(1)
+        for fc in (self.fc6, self.fc7):
+            x = F.dropout(F.relu(fc(x)), self.dropout, self.training)
+        return x
