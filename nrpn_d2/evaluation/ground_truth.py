@@ -1,0 +1,78 @@
+"""The annotated objects of a registered dataset as flat arrays."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List
+import numpy as np
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """
+    G objects on N images, in the dataset's order.
+
+    Attributes:
+        dataset_name (str): the registered name.
+        class_names (list[str]): the C classes.
+        image_index (dict): image id -> n in [0, N), in the dataset's order.
+        boxes (ndarray): (G, 4) float64, x0, y0, x1, y1 in pixels.
+        classes (ndarray): (G,) int in [0, C).
+        ignored (ndarray): (G,) bool; difficult or crowd, neither to be found nor an error if found.
+        images (ndarray): (G,) int in [0, N), ascending.
+    """
+
+    dataset_name: str
+    class_names: List[str]
+    image_index: Dict[Any, int]
+    boxes: np.ndarray
+    classes: np.ndarray
+    ignored: np.ndarray
+    images: np.ndarray
+
+    def index_of(self, image_id):
+        """The number n of an image; a ValueError for an image that is not in the dataset."""
+        try:
+            return self.image_index[image_id]
+        except KeyError:
+            known = ", ".join(repr(i) for i in list(self.image_index)[:3])
+            raise ValueError(
+                f"image id {image_id!r} is not in dataset '{self.dataset_name}' "
+                f"({len(self.image_index)} images: {known}, ...); do the predictions belong to it?"
+            ) from None
+
+    def of_image(self, n):
+        """The slice of the objects of image n."""
+        return slice(*np.searchsorted(self.images, (n, n + 1)))
+
+
+def load_ground_truth(dataset_name):
+    """
+    Args:
+        dataset_name (str): a name in DatasetCatalog; its dicts are Detectron2's standard ones. An
+            annotation with a true ``difficult`` (VOC) or ``iscrowd`` (COCO) is ignored.
+
+    Returns:
+        GroundTruth
+
+    Raises:
+        ValueError: for an image id that occurs twice.
+    """
+    dicts = DatasetCatalog.get(dataset_name)
+    image_index = {record["image_id"]: n for n, record in enumerate(dicts)}
+    if len(image_index) != len(dicts):
+        raise ValueError(f"dataset '{dataset_name}' has image ids that occur more than once")
+    objects = [(n, obj) for n, record in enumerate(dicts) for obj in record.get("annotations", ())]
+    boxes = [BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS) for _, obj in objects]
+    return GroundTruth(
+        dataset_name=dataset_name,
+        class_names=list(MetadataCatalog.get(dataset_name).thing_classes),
+        image_index=image_index,
+        boxes=np.array(boxes, np.float64).reshape(-1, 4),
+        classes=np.array([obj["category_id"] for _, obj in objects], np.int64),
+        ignored=np.array(
+            [bool(obj.get("difficult", 0) or obj.get("iscrowd", 0)) for _, obj in objects], bool
+        ),
+        images=np.array([n for n, _ in objects], np.int64),
+    )

@@ -1,0 +1,48 @@
+"""What a person reads: tables in the layout of the paper's Tables 1 and 2."""
+
+import math
+from tabulate import tabulate
+
+
+def detection_table(rows, class_names):
+    """
+    The layout of Table 1: AP at IoU 0.5 by class.
+
+    Args:
+        rows (dict): number of proposals -> metrics of :class:`VOCDetectionEvaluator`.
+        class_names (list[str]): the columns; with more than 20 classes, they are the rows.
+
+    Returns:
+        str
+    """
+    columns = [f"AP50-{name}" for name in class_names] + ["AP50"]
+    table = [[k, *(_percent(metrics[column]) for column in columns)] for k, metrics in rows.items()]
+    table.insert(0, ["#proposals", *class_names, "mAP"])
+    if len(class_names) > 20:
+        table = list(zip(*table))
+    return tabulate(table, headers="firstrow", disable_numparse=True, stralign="right")
+
+
+def recall_table(results, budgets, size_ranges, thresholds):
+    """
+    The layout of Table 2: recall by number of proposals, object size and IoU threshold, and AR.
+
+    Args:
+        results (dict): metrics of :class:`ProposalRecallEvaluator`.
+        budgets, size_ranges, thresholds: its arguments.
+
+    Returns:
+        str
+    """
+    table = []
+    for budget in budgets:
+        for size in size_ranges:
+            suffix = ("" if size == "all" else size.lower()) + f"@{budget}"
+            keys = [f"R{100 * t:g}{suffix}" for t in thresholds] + [f"AR{suffix}"]
+            table.append([budget, size, *(_percent(results[key]) for key in keys)])
+    headers = ["#proposals", "size", *(f"IoU {t:g}" for t in thresholds), "AR"]
+    return tabulate(table, headers=headers, disable_numparse=True, stralign="right")
+
+
+def _percent(value):
+    return "n/a" if math.isnan(value) else f"{value:.2f}"
