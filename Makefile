@@ -1,0 +1,45 @@
+# make demo    set up and train a small model on the made-up data set `shapes`
+# make test    set up and run the tests
+# make lock    after a change of requirements.in: write requirements.lock, keeping other pins
+# make upgrade the same, with the newest release of everything
+# Another Python (3.10 to 3.13) for the environment: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(PY) tools/run_uv.py
+
+.PHONY: demo test lock upgrade
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(PY) tools/demo.py
+
+test: $(VENV)/.ready
+	$(PY) -m pytest
+
+$(VENV)/.ready: setup.py $(VENV)/.detectron2
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.detectron2: tools/install_detectron2.py $(VENV)/.requirements
+	$(PY) tools/install_detectron2.py
+	touch $@
+
+# --build-constraints: packages without a wheel are built by the pinned setuptools as well.
+$(VENV)/.requirements: requirements.lock $(VENV)/.uv
+	$(UV) pip install --require-hashes --build-constraints requirements.lock -r requirements.lock
+	touch $@
+
+# uv itself comes from the lock, too: the one requirement that pip installs.
+$(VENV)/.uv:
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/^    #/p' requirements.lock > $(VENV)/uv.txt
+	$(PY) -m pip install --quiet --require-hashes -r $(VENV)/uv.txt
+	touch $@
+
+# Extra indexes and wheel folders are left out: what only this machine has fits no other.
+lock upgrade: $(VENV)/.uv
+	UV_INDEX= UV_FIND_LINKS= UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet \
+	    --universal --python-version 3.10 --generate-hashes \
+	    $(if $(filter upgrade,$@),--upgrade) requirements.in -o requirements.lock
