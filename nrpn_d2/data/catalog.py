@@ -1,0 +1,120 @@
+"""Names in Detectron2's catalogs for VOC, for the user's own folder and for ``shapes``."""
+
+import functools
+import os
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
+
+from .shapes import SHAPES_CLASSES, make_shapes
+from .voc import read_voc
+from .voc_layout import check_voc_folder, list_splits
+from .voc_xml import VOCError, check_class_names
+
+__all__ = ["register_voc", "register_datasets"]
+
+_VOC_SPLITS = {2007: ("train", "val", "trainval", "test"), 2012: ("train", "val", "trainval")}
+_registered: Dict[str, Callable] = {}  # by this module: name -> what DatasetCatalog has
+
+
+def register_voc(
+    name: str,
+    root: str,
+    split: str,
+    class_names: Sequence[str],
+    year: int = 2007,
+    on_error: str = "error",
+) -> None:
+    """Registers one split of a folder in VOC layout; it is read when it is first used.
+
+    Registering the same name again replaces it.
+
+    Args:
+        name: the dataset's name in ``DatasetCatalog`` and ``MetadataCatalog``.
+        root: the folder; ``~`` and environment variables are expanded.
+        split, class_names, on_error: see :func:`read_voc`.
+        year: 2007 selects the 11-point AP in the evaluation, any later year the area.
+
+    Raises:
+        VOCError: bad class names, an unset environment variable in ``root``, or a name that other
+            code has registered.
+    """
+    class_names = check_class_names(class_names)
+    root = _expand(root)
+    load = functools.partial(read_voc, root, split, class_names, on_error)
+    _register(name, load, thing_classes=class_names, dirname=root, split=split, year=year)
+
+
+def register_datasets(cfg: Optional[CfgNode] = None) -> None:
+    """Registers every dataset of this package; may be called again, e.g. with the final config.
+
+    ``nrpn_voc_2007_{train,val,trainval,test}`` and ``nrpn_voc_2012_{train,val,trainval}`` are the
+    folders VOC2007 and VOC2012 below ``$DETECTRON2_DATASETS`` (default: "datasets"), the same
+    that Detectron2's ``voc_2007_*`` read. ``shapes_{train,test}`` are made on first use in the
+    folder shapes beside them. With a config, ``<VOC_NAME>_<split>`` is every split in
+    ``DATASETS.VOC_ROOT``.
+
+    Raises:
+        VOCError: see :func:`register_voc`; or the config's folder is not in VOC layout.
+    """
+    on_error = cfg.DATASETS.VOC_ON_ERROR if cfg is not None else "error"
+    datasets = _expand(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    for year, splits in _VOC_SPLITS.items():
+        root = os.path.join(datasets, f"VOC{year}")
+        for split in splits:
+            info = {"thing_classes": list(VOC_CLASSES), "dirname": root, "split": split}
+            load = functools.partial(_read_builtin_voc, root, split, on_error)
+            _register(f"nrpn_voc_{year}_{split}", load, year=year, **info)
+    root = os.path.join(datasets, "shapes")
+    for split in ("train", "test"):
+        info = {"thing_classes": list(SHAPES_CLASSES), "dirname": root, "split": split}
+        _register(f"shapes_{split}", functools.partial(_read_shapes, root, split), year=2012, **info)
+    if cfg is not None and (cfg.DATASETS.VOC_NAME or cfg.DATASETS.VOC_ROOT):
+        _register_own_folder(cfg.DATASETS)
+
+
+def _register_own_folder(settings: CfgNode) -> None:
+    for key in ("VOC_NAME", "VOC_ROOT", "VOC_CLASSES"):
+        if not settings[key]:
+            raise VOCError(f"DATASETS.{key} is empty; your own folder needs a name, a root and classes")
+    root = _expand(settings.VOC_ROOT)
+    check_voc_folder(root)
+    for split in list_splits(root, settings.VOC_CLASSES):
+        name = f"{settings.VOC_NAME}_{split}"
+        register_voc(
+            name, root, split, settings.VOC_CLASSES, year=2012, on_error=settings.VOC_ON_ERROR
+        )
+
+
+def _read_builtin_voc(root: str, split: str, on_error: str) -> List[Dict[str, Any]]:
+    if not os.path.isdir(root):
+        message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
+        now = os.environ.get("DETECTRON2_DATASETS")
+        raise VOCError(f"{message} (now {now!r}) to the folder that contains {os.path.basename(root)}")
+    return read_voc(root, split, VOC_CLASSES, on_error)
+
+
+def _read_shapes(root: str, split: str) -> List[Dict[str, Any]]:
+    return read_voc(make_shapes(root), split, SHAPES_CLASSES)
+
+
+def _expand(path: str) -> str:
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "$" in expanded:
+        raise VOCError(f"{path}: an environment variable in this path is not set; set it")
+    return expanded
+
+
+def _register(name: str, load: Callable, **metadata: Any) -> None:
+    if name in DatasetCatalog:
+        if DatasetCatalog[name] is not _registered.get(name):
+            message = f"dataset {name!r} is already registered by other code"
+            raise VOCError(f"{message}; choose another name (DATASETS.VOC_NAME)")
+        DatasetCatalog.remove(name)
+    # Detectron2's metadata refuse a second value for a key.
+    MetadataCatalog.pop(name, None)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="voc_layout", **metadata)
+    _registered[name] = load

@@ -1,0 +1,37 @@
+"""Dataset dict -> model input, with difficult objects marked "ignore"."""
+
+import zlib
+
+from PIL import Image
+
+from detectron2.data import DatasetMapper
+
+from .voc_xml import VOCError
+
+
+class VOCDatasetMapper(DatasetMapper):
+    """Detectron2's mapper for records that have a ``difficult`` flag.
+
+    In training a difficult object gets ``gt_classes == -1``, Detectron2's own mark for "neither
+    object nor background": stock ROI heads sample no proposal that is matched to it, and
+    ``HardNegativeRPN`` ignores the anchors over it.
+    """
+
+    def __call__(self, dataset_dict):
+        """See the base class.
+
+        Raises:
+            VOCError: the pixels of the image cannot be decoded.
+        """
+        if self.is_train and "annotations" in dataset_dict:
+            annotations = [
+                {**annotation, "category_id": -1} if annotation.get("difficult") else annotation
+                for annotation in dataset_dict["annotations"]
+            ]
+            dataset_dict = {**dataset_dict, "annotations": annotations}
+        try:
+            return super().__call__(dataset_dict)
+        except (OSError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
+            message = f"{dataset_dict['file_name']}: the image cannot be decoded ({error})"
+            remedy = "replace the file, or delete its id from the split"
+            raise VOCError(f"{message}; {remedy}", "unreadable image") from error

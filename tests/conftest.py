@@ -1,0 +1,14 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def bccd_root():
+    """The real dataset BCCD in VOC layout: $BCCD_ROOT, or beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "BCCD"
+    root = Path(os.environ.get("BCCD_ROOT", beside))
+    if not root.is_dir():
+        pytest.skip(f"the dataset BCCD is not at {root}; set BCCD_ROOT to its folder")
+    return str(root)
