@@ -114,11 +114,17 @@ def test_exactly_the_threshold_is_right_and_in_detectron2_wrong():
 def test_geometry_is_the_devkits():
     # Pixels 3..6 and 5..8 (one-based, inclusive) in a row: 2 common pixels of 6. Detectron2 reads
     # them as 2..6 and 4..8.
-    iou, _ = best_objects(np.array([[2.0, 0, 6, 1]]), np.zeros(1, int), np.array([[4.0, 0, 8, 1]]),
-                          np.zeros(1, int))
+    iou, _ = best_objects(
+        np.array([[2.0, 0, 6, 1]]), np.zeros(1, int), np.array([[4.0, 0, 8, 1]]), np.zeros(1, int)
+    )
     assert iou[0] == pytest.approx(2 / 6)
-    shifted, _ = best_objects(np.array([[3.0, 1, 6, 1]]), np.zeros(1, int),
-                              np.array([[5.0, 1, 8, 1]]), np.zeros(1, int), border=1.0)
+    shifted, _ = best_objects(
+        np.array([[3.0, 1, 6, 1]]),
+        np.zeros(1, int),
+        np.array([[5.0, 1, 8, 1]]),
+        np.zeros(1, int),
+        border=1.0,
+    )
     assert shifted[0] == iou[0]
 
 

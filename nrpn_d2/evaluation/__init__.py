@@ -1,22 +1,26 @@
 """
 Proposal recall and VOC average precision, at every proposal budget from one pass.
 
-    predictions -> evaluators.py: per image -> recall.py, voc_ap.py -> report.py
+    model -> budgets.py -> recall_evaluator.py -> recall.py --+
+                           voc_evaluator.py ----> voc_ap.py --+-> report.py
 
-boxes.py         IoU, areas, checks
-ground_truth.py  registered dataset -> flat arrays
-recall.py        recall and AR of proposals: pure functions
-voc_ap.py        average precision: pure functions
-evaluators.py    the two DatasetEvaluators
-budgets.py       a model -> its detections at several numbers of proposals
-report.py        tables
+budgets.py           a model -> its detections at several numbers of proposals
+evaluator.py         what the evaluators have in common: accumulate, gather
+recall_evaluator.py  DatasetEvaluator of proposals
+voc_evaluator.py     DatasetEvaluator of detections
+recall.py            recall and AR of proposals: pure functions
+voc_ap.py            average precision: pure functions
+ground_truth.py      registered dataset -> flat arrays
+boxes.py             IoU, areas, checks
+report.py            tables
 """
 
 from detectron2.evaluation import DatasetEvaluators
 
 from .budgets import BudgetedModel, with_budgets
-from .evaluators import ProposalRecallEvaluator, VOCDetectionEvaluator
 from .ground_truth import GroundTruth, load_ground_truth
+from .recall_evaluator import ProposalRecallEvaluator
+from .voc_evaluator import VOCDetectionEvaluator
 
 __all__ = [
     "BudgetedModel",

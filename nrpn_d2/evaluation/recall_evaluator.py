@@ -1,0 +1,141 @@
+"""Proposal recall as a DatasetEvaluator of Detectron2."""
+
+import logging
+from collections import OrderedDict
+import numpy as np
+
+from .boxes import box_area, box_iou, check_boxes
+from .evaluator import PerImageEvaluator
+from .recall import SIZE_RANGES, average_recall, covered_overlaps, in_size_ranges, recall
+from .report import recall_table
+
+logger = logging.getLogger(__name__)
+
+# Where the curves over the number of proposals are sampled: evenly on a logarithmic scale.
+CURVE_BUDGETS = tuple(np.unique(np.logspace(0, 4, 33).astype(int)).tolist())
+CURVE_THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.01), 2)
+
+
+class ProposalRecallEvaluator(PerImageEvaluator):
+    """
+    Recall of the K best proposals of each image, class-agnostic, for ``proposals`` with
+    ``proposal_boxes`` and ``objectness_logits`` (ProposalNetwork, :class:`BudgetedModel`).
+
+    ``evaluate`` returns the task "box_proposals", in percent: "AR@K" (mean over IoU
+    0.5:0.05:0.95), "R50@K" (recall at IoU 0.5; one for each threshold), the same for small, medium
+    and large objects ("ARs@K", "R50m@K", ...), and "R50@K-name" for the objects of a class. nan
+    where there is no object.
+
+    After ``evaluate``, ``curves`` holds arrays in [0, 1]: "iou" (50,) with "recall_vs_iou" {K:
+    (50,)}, and "num_proposals" (P,) with "recall_vs_num" {IoU: (P,), "AR": (P,)}.
+    """
+
+    def __init__(
+        self,
+        dataset_name,
+        *,
+        budgets=(50, 100, 300),
+        iou_thresholds=(0.5, 0.7, 0.9),
+        size_ranges=SIZE_RANGES,
+        matching="greedy",
+        ground_truth=None,
+    ):
+        """
+        Args:
+            dataset_name (str): a name in DatasetCatalog.
+            budgets (Sequence[int]): numbers of proposals.
+            iou_thresholds (Sequence[float]): in (0, 1].
+            size_ranges (dict): name -> (lowest, highest) area in square pixels of the original
+                image, the highest not included; "all" has the keys without a letter.
+            matching (str): "greedy" (one-to-one) or "best", see :func:`covered_overlaps`.
+            ground_truth (GroundTruth): of the dataset, if it is already loaded.
+        """
+        super().__init__(dataset_name, ground_truth=ground_truth)
+        if not iou_thresholds or not all(0 < t <= 1 for t in iou_thresholds):
+            raise ValueError(f"IoU thresholds must be in (0, 1], got {list(iou_thresholds)}")
+        self._budgets = sorted(budgets)
+        self._all_budgets = sorted({*budgets, *CURVE_BUDGETS})
+        self._thresholds = list(iou_thresholds)
+        self._floor = min(0.5, *self._thresholds)
+        self._size_ranges = dict(size_ranges)
+        self._matching = matching
+
+    def _read(self, output, n, origin):
+        if "proposals" not in output:
+            raise ValueError(
+                f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
+                "nrpn_d2.evaluation.with_budgets(model, budgets)"
+            )
+        boxes = output["proposals"].proposal_boxes.tensor.cpu().numpy()
+        scores = output["proposals"].objectness_logits.cpu().numpy()
+        check_boxes(boxes, scores, origin)
+        boxes = boxes[np.argsort(-scores, kind="stable")]
+        objects = self._counted_boxes(n)
+        overlaps = covered_overlaps(
+            box_iou(boxes[:, None], objects[None]),
+            self._all_budgets,
+            in_size_ranges(box_area(objects), self._size_ranges),
+            self._floor,
+            self._matching,
+        )
+        return len(boxes), overlaps
+
+    def _counted_boxes(self, n):
+        of_image = self.ground_truth.of_image(n)
+        return self.ground_truth.boxes[of_image][~self.ground_truth.ignored[of_image]]
+
+    def _compute(self, records):
+        counted = ~self.ground_truth.ignored
+        images = self.ground_truth.images[counted]
+        in_range = in_size_ranges(box_area(self.ground_truth.boxes[counted]), self._size_ranges)
+        missed = np.where(in_range, 0.0, np.nan)
+        overlaps = np.repeat(missed[None], len(self._all_budgets), axis=0)
+        for n, (_, of_image) in records.items():
+            overlaps[:, :, slice(*np.searchsorted(images, (n, n + 1)))] = of_image
+
+        results = self._results(overlaps, self.ground_truth.classes[counted])
+        self.curves = self._curves(overlaps, max((k for k, _ in records.values()), default=0))
+        logger.info(
+            f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(images)} objects in "
+            f"{len(self.ground_truth.image_index)} images:\n"
+            + recall_table(results, self._budgets, self._size_ranges, self._thresholds)
+        )
+        return OrderedDict(box_proposals=results)
+
+    def _results(self, overlaps, classes):
+        results = OrderedDict()
+        for budget in self._budgets:
+            at_budget = overlaps[self._all_budgets.index(budget)]  # (Z, G)
+            for size, covered in zip(self._size_ranges, at_budget):
+                suffix = "" if size == "all" else size.lower()
+                results[f"AR{suffix}@{budget}"] = 100 * float(average_recall(covered))
+                for t, value in zip(self._thresholds, recall(covered, self._thresholds)):
+                    results[f"R{100 * t:g}{suffix}@{budget}"] = 100 * float(value)
+            if "all" not in self._size_ranges:
+                continue
+            every = at_budget[list(self._size_ranges).index("all")]
+            for c, name in enumerate(self.ground_truth.class_names):
+                for t, value in zip(
+                    self._thresholds, recall(every[classes == c], self._thresholds)
+                ):
+                    results[f"R{100 * t:g}@{budget}-{name}"] = 100 * float(value)
+        return results
+
+    def _curves(self, overlaps, most_proposals):
+        if "all" not in self._size_ranges:
+            return {}
+        every = overlaps[:, list(self._size_ranges).index("all")]  # (B, G)
+        used = [b for b, k in enumerate(self._all_budgets) if k <= max(most_proposals, 1)]
+        by_number = recall(every[used], self._thresholds)
+        return {
+            "iou": CURVE_THRESHOLDS,
+            "recall_vs_iou": {
+                k: recall(every[self._all_budgets.index(k)], CURVE_THRESHOLDS)
+                for k in self._budgets
+            },
+            "num_proposals": np.array([self._all_budgets[b] for b in used]),
+            "recall_vs_num": {
+                "AR": average_recall(every[used]),
+                **{t: by_number[:, i] for i, t in enumerate(self._thresholds)},
+            },
+        }

@@ -1,0 +1,116 @@
+"""Pictures: proposals on images, recall curves. Everything takes arrays and gives a Figure."""
+
+import os
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+PROPOSAL_COLOR = "limegreen"
+GROUND_TRUTH_COLOR = "red"
+
+
+def draw_proposals(axes, image, boxes, gt_boxes, top=10):
+    """
+    In the manner of Figures 1 and 4 of the paper: the best proposals in green, objects in red.
+
+    Args:
+        axes (matplotlib.axes.Axes): where to draw.
+        image (ndarray): (H, W, 3) uint8, RGB.
+        boxes (ndarray): (K, 4) proposals, best first, x0, y0, x1, y1 in pixels of the image.
+        gt_boxes (ndarray): (G, 4) annotated objects.
+        top (int): how many proposals to draw.
+    """
+    height, width = image.shape[:2]
+    axes.imshow(image, extent=(0, width, height, 0))
+    for some, color in ((boxes[:top], PROPOSAL_COLOR), (gt_boxes, GROUND_TRUTH_COLOR)):
+        for x0, y0, x1, y1 in np.asarray(some).reshape(-1, 4):
+            axes.add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.5)
+            )
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+
+
+def proposal_grid(images, columns, gt_boxes, top=10):
+    """
+    One row per image; one column for each kind of boxes, and the last for ground truth alone.
+
+    Args:
+        images (list[ndarray]): (H, W, 3) uint8, RGB.
+        columns (dict): title ("RPN", "nRPN") -> list of boxes (K, 4), best first, per image.
+        gt_boxes (list[ndarray]): (G, 4) per image.
+        top (int): how many boxes to draw of each kind.
+
+    Returns:
+        Figure
+
+    Raises:
+        ValueError: unless there are boxes for each image.
+    """
+    for title, boxes in [*columns.items(), ("ground truth", gt_boxes)]:
+        if len(boxes) != len(images):
+            raise ValueError(f"{len(images)} images, but boxes of {len(boxes)} images in '{title}'")
+    titles = [*columns, "ground truth"]
+    figure = Figure(figsize=(3.2 * len(titles), 2.6 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), len(titles), squeeze=False)
+    for row, image, objects, *of_image in zip(grid, images, gt_boxes, *columns.values()):
+        for axes, boxes in zip(row, [*of_image, np.empty((0, 4))]):
+            draw_proposals(axes, image, boxes, objects, top)
+    for axes, title in zip(grid[0], titles):
+        axes.set_title(title)
+    return figure
+
+
+def recall_figure(runs):
+    """
+    In the manner of Figure 3 of the paper: recall against the number of proposals at each IoU
+    threshold, and against IoU at each number of proposals, all runs overlaid.
+
+    Args:
+        runs (dict): name of the run -> ``curves`` of :class:`ProposalRecallEvaluator`. Drawn are
+            the thresholds and numbers that all runs have.
+
+    Returns:
+        Figure
+    """
+    every = list(runs.values())
+    thresholds = [
+        t for t in every[0]["recall_vs_num"] if all(t in c["recall_vs_num"] for c in every)
+    ]
+    budgets = [k for k in every[0]["recall_vs_iou"] if all(k in c["recall_vs_iou"] for c in every)]
+    num_columns = max(len(thresholds), len(budgets), 1)
+    figure = Figure(figsize=(4 * num_columns, 7), layout="constrained")
+    grid = figure.subplots(2, num_columns, squeeze=False)
+    for axes, threshold in zip(grid[0], thresholds):
+        for name, curves in runs.items():
+            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold], label=name)
+        is_ar = threshold == "AR"
+        axes.set(
+            xscale="log",
+            xlabel="number of proposals",
+            ylabel="average recall" if is_ar else "recall",
+            title="AR, IoU 0.5:0.95" if is_ar else f"IoU {threshold}",
+        )
+    for axes, budget in zip(grid[1], budgets):
+        for name, curves in runs.items():
+            axes.plot(curves["iou"], curves["recall_vs_iou"][budget], label=name)
+        axes.set(xlabel="IoU", ylabel="recall", title=f"{budget} proposals per image")
+    for axes in grid.flat:
+        axes.set_ylim(0, 1)
+        axes.grid(alpha=0.3)
+        axes.set_visible(axes.has_data())
+    grid[0, 0].legend(fontsize="small")
+    return figure
+
+
+def save_figure(figure, path):
+    """
+    Write ``path``.png and ``path``.pdf, making their folder.
+
+    Returns:
+        list[str]: the two paths.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    written = [f"{path}.{suffix}" for suffix in ("png", "pdf")]
+    for name in written:
+        figure.savefig(name, dpi=120)
+    return written

@@ -1,0 +1,169 @@
+import pytest
+import torch
+
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from nrpn_d2.evaluation import with_budgets
+
+BUDGETS = [5, 20, 60]
+
+
+def small_config(*overrides):
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        [
+            *("MODEL.DEVICE", "cpu"),
+            *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
+            *("MODEL.RESNETS.DEPTH", 18),
+            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+            *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
+            *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+            *("MODEL.FPN.OUT_CHANNELS", 16),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64], [96], [128]]),
+            *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
+            *("MODEL.RPN.POST_NMS_TOPK_TEST", 33),
+            *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+            *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"]),
+            *("MODEL.ROI_HEADS.NUM_CLASSES", 3),
+            *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
+            *("MODEL.ROI_BOX_HEAD.NUM_FC", 1),
+            *("MODEL.ROI_BOX_HEAD.FC_DIM", 16),
+            *("TEST.DETECTIONS_PER_IMAGE", 40),
+            *overrides,
+        ]
+    )
+    return cfg
+
+
+def random_model(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    if hasattr(model, "roi_heads"):  # spread the scores, so that the threshold and NMS have work
+        predictor = getattr(model.roi_heads, "box_predictor")
+        for head in predictor if isinstance(predictor, torch.nn.ModuleList) else [predictor]:
+            torch.nn.init.normal_(head.cls_score.weight, std=1.0)
+    return model
+
+
+def random_images():
+    torch.manual_seed(1)
+    sizes = [(96, 128), (128, 96)]
+    images = [torch.randint(0, 255, (3, *size)).float() for size in sizes]
+    return [
+        {"image": images[0], "height": 192, "width": 200},
+        {"image": images[1]},  # stays in the size the model sees
+    ]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(small_config())
+
+
+def assert_equal_detections(found, expected):
+    assert len(found) == len(expected) > 0
+    assert found.image_size == expected.image_size
+    torch.testing.assert_close(found.scores, expected.scores)
+    torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
+
+
+@torch.no_grad()
+def test_budgets_equal_separate_runs(model):
+    images = random_images()
+    outputs = with_budgets(model, BUDGETS)(images)
+    assert [list(output["instances_at"]) for output in outputs] == [BUDGETS] * 2
+    scores = []
+    for budget in BUDGETS:
+        separate = random_model(small_config("MODEL.RPN.POST_NMS_TOPK_TEST", budget))
+        for output, expected in zip(outputs, separate(images)):
+            assert_equal_detections(output["instances_at"][budget], expected["instances"])
+        scores.append(output["instances_at"][budget].scores)
+    assert output["instances"] is output["instances_at"][60]
+    assert len({len(s) for s in scores}) > 1  # the budgets differ
+
+
+@torch.no_grad()
+def test_proposals_are_those_of_a_proposal_network(model):
+    images = random_images()
+    network = random_model(small_config("MODEL.META_ARCHITECTURE", "ProposalNetwork"))
+    network.load_state_dict(model.state_dict(), strict=False)
+    from_detector = with_budgets(model, BUDGETS)(images)
+    from_network = with_budgets(network, BUDGETS)(images)
+    for detector_output, network_output in zip(from_detector, from_network):
+        assert set(network_output) == {"proposals"}
+        found, expected = detector_output["proposals"], network_output["proposals"]
+        assert len(found) == len(expected) == 60
+        torch.testing.assert_close(found.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+        logits = found.objectness_logits
+        torch.testing.assert_close(logits, expected.objectness_logits)
+        assert (logits[:-1] >= logits[1:]).all()
+    assert from_detector[0]["proposals"].image_size == (192, 200)
+    assert from_detector[1]["proposals"].image_size == (128, 96)
+
+
+@torch.no_grad()
+def test_backbone_and_box_head_run_once(model):
+    runs = []
+    handles = [
+        module.register_forward_hook(lambda module, *_: runs.append(type(module).__name__))
+        for module in (model.backbone, model.proposal_generator, model.roi_heads.box_head)
+    ]
+    with_budgets(model, BUDGETS)(random_images())
+    for handle in handles:
+        handle.remove()
+    assert runs == ["FPN", "RPN", "FastRCNNConvFCHead"]
+
+
+@torch.no_grad()
+def test_the_model_stays_as_it_was(model):
+    before = model(random_images())
+    budgeted = with_budgets(model, BUDGETS)
+    assert not budgeted.training
+    budgeted(random_images())
+    assert model.proposal_generator.post_nms_topk[False] == 33
+    assert not model.roi_heads.box_predictor._forward_hooks
+    for output, expected in zip(model(random_images()), before):
+        assert_equal_detections(output["instances"], expected["instances"])
+
+
+@torch.no_grad()
+def test_precomputed_proposals():
+    model = random_model(small_config("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"))
+    images = random_images()
+    for image in images:
+        height, width = image["image"].shape[1:]
+        given = Instances((height, width))
+        corners = torch.rand(80, 4) * torch.tensor([width / 2, height / 2] * 2)
+        given.proposal_boxes = Boxes(corners + torch.tensor([0, 0, width / 2, height / 2]))
+        given.objectness_logits = torch.linspace(5, -5, 80)
+        image["proposals"] = given
+    outputs = with_budgets(model, BUDGETS)(images)
+    for budget in BUDGETS:
+        first = [{**image, "proposals": image["proposals"][:budget]} for image in images]
+        for output, expected in zip(outputs, model(first)):
+            assert_equal_detections(output["instances_at"][budget], expected["instances"])
+    assert [len(output["proposals"]) for output in outputs] == [60, 60]
+
+
+def test_models_without_one_box_predictor_are_refused():
+    cascade = random_model(
+        small_config(
+            "MODEL.ROI_HEADS.NAME",
+            "CascadeROIHeads",
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+            True,
+        )
+    )
+    with pytest.raises(TypeError, match="CascadeROIHeads has ModuleList"):
+        with_budgets(cascade, BUDGETS)
+    with pytest.raises(TypeError, match="got Linear"):
+        with_budgets(torch.nn.Linear(1, 1), BUDGETS)
+
+
+@pytest.mark.parametrize("budgets", [[], [0, 50]])
+def test_impossible_budgets_are_refused(model, budgets):
+    with pytest.raises(ValueError, match="budgets must be positive"):
+        with_budgets(model, budgets)

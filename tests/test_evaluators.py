@@ -1,0 +1,239 @@
+import logging
+import os
+import numpy as np
+import pytest
+import torch
+
+from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.structures import Boxes, Instances
+from registered_dataset import near_boxes, random_boxes, registered
+
+from nrpn_d2.evaluation import ProposalRecallEvaluator, VOCDetectionEvaluator
+
+
+def proposals(boxes, scores=None):
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    found = Instances((300, 400))
+    found.proposal_boxes = Boxes(torch.from_numpy(boxes))
+    found.objectness_logits = torch.as_tensor(
+        np.arange(len(boxes), 0, -1) if scores is None else scores, dtype=torch.float32
+    )
+    return {"proposals": found}
+
+
+def detected(boxes, classes, scores):
+    found = Instances((300, 400))
+    found.pred_boxes = Boxes(torch.as_tensor(np.asarray(boxes, np.float32).reshape(-1, 4)))
+    found.pred_classes = torch.as_tensor(classes, dtype=torch.int64)
+    found.scores = torch.as_tensor(scores, dtype=torch.float32)
+    return {"instances": found}
+
+
+def evaluate(evaluator, outputs, image_ids=None):
+    evaluator.reset()
+    for n, output in enumerate(outputs):
+        evaluator.process([{"image_id": image_ids[n] if image_ids else str(n)}], [output])
+    return evaluator.evaluate()
+
+
+SMALL, MEDIUM, LARGE = [0, 0, 10, 10], [50, 0, 100, 50], [100, 100, 250, 250]
+
+
+def test_recall_by_budget_size_and_class():
+    objects = [[(SMALL, 0), (MEDIUM, 1)], [(LARGE, 1)]]
+    outputs = [
+        proposals([MEDIUM, [200, 200, 300, 300], [0, 0, 10, 8]]),  # IoU 1, 0, 0.8
+        proposals([[100, 100, 250, 190]]),  # IoU 0.6 with the large object
+    ]
+    with registered(objects, ["ring", "disc"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[1, 3])
+        results = evaluate(evaluator, outputs)["box_proposals"]
+    # One proposal per image: the medium one is found, the large one at IoU 0.5 only.
+    assert results["R50@1"] == pytest.approx(200 / 3)
+    assert results["R70@1"] == results["R90@1"] == pytest.approx(100 / 3)
+    assert [results[f"R50{z}@1"] for z in "sml"] == [0, 100, 100]
+    # Three: the small one too, up to an IoU of 0.8.
+    assert results["R50@3"] == 100 and results["R70@3"] == pytest.approx(200 / 3)
+    # Thresholds reached of ten: 7 by IoU 0.8, 10 by IoU 1, 3 by IoU 0.6.
+    assert results["ARs@3"] == pytest.approx(70)
+    assert results["AR@3"] == pytest.approx(100 * (7 + 10 + 3) / 30)
+    assert results["R70@3-ring"] == 100 and results["R70@3-disc"] == 50
+
+
+def test_proposals_count_by_score_and_not_by_position():
+    with registered([[(SMALL, 0)]], ["ring"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[1])
+        last_is_best = proposals([MEDIUM, SMALL], scores=[-1.0, 2.0])
+        assert evaluate(evaluator, [last_is_best])["box_proposals"]["R50@1"] == 100
+
+
+def test_objects_of_images_without_proposals_count():
+    objects = [[(SMALL, 0)], [(SMALL, 0)], [(SMALL, 0)], []]
+    with registered(objects, ["ring"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[5])
+        # One image found, one without proposals, one never processed, one without objects.
+        results = evaluate(evaluator, [proposals([SMALL]), proposals([])])["box_proposals"]
+        assert results["R50@5"] == pytest.approx(100 / 3)
+
+
+def test_difficult_objects_are_not_to_be_found():
+    with registered([[(SMALL, 0), (MEDIUM, 0, 1)]], ["ring"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[1])
+        results = evaluate(evaluator, [proposals([SMALL])])["box_proposals"]
+    assert results["R50@1"] == 100 and np.isnan(results["R50m@1"])
+
+
+def test_dataset_without_objects(caplog):
+    with registered([[], []], ["ring"]) as name:
+        results = evaluate(ProposalRecallEvaluator(name, budgets=[1]), [proposals([SMALL])] * 2)
+        assert all(np.isnan(value) for value in results["box_proposals"].values())
+        results = evaluate(VOCDetectionEvaluator(name), [detected([SMALL], [0], [0.5])] * 2)
+        assert np.isnan(results["bbox"]["AP50"])
+
+
+def test_recall_curves_are_those_of_the_metrics():
+    rng = np.random.default_rng(5)
+    objects = [random_boxes(rng, 4) for _ in range(6)]
+    outputs = [proposals(near_boxes(rng, boxes, 120, spread=0.2)) for boxes in objects]
+    with registered([[(box, 0) for box in boxes] for boxes in objects], ["ring"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[10, 100])
+        results = evaluate(evaluator, outputs)["box_proposals"]
+    curves = evaluator.curves
+    assert curves["num_proposals"].tolist() == sorted(curves["num_proposals"].tolist())
+    assert curves["num_proposals"][-1] <= 120 and 10 in curves["num_proposals"]
+    for budget in (10, 100):
+        at = curves["num_proposals"].tolist().index(budget)
+        assert 100 * curves["recall_vs_num"]["AR"][at] == pytest.approx(results[f"AR@{budget}"])
+        assert 100 * curves["recall_vs_num"][0.7][at] == pytest.approx(results[f"R70@{budget}"])
+        by_iou = dict(zip(curves["iou"].tolist(), curves["recall_vs_iou"][budget]))
+        assert 100 * by_iou[0.9] == pytest.approx(results[f"R90@{budget}"])
+        assert 0 < results[f"AR@{budget}"] < 100
+    for curve in curves["recall_vs_num"].values():
+        assert (np.diff(curve) >= 0).all()
+
+
+def test_tables_show_every_budget(caplog):
+    caplog.set_level(logging.INFO)
+    with registered([[(SMALL, 0)]], ["ring", "disc"]) as name:
+        evaluate(ProposalRecallEvaluator(name, budgets=[7, 9]), [proposals([SMALL])])
+        evaluate(VOCDetectionEvaluator(name), [detected([SMALL], [0], [0.5])])
+    rows = [line.split() for line in caplog.text.splitlines()]
+    assert ["7", "S", "100.00", "100.00", "100.00", "100.00"] in rows
+    assert ["9", "L", "n/a", "n/a", "n/a", "n/a"] in rows
+    assert ["#proposals", "ring", "disc", "mAP"] in rows
+    assert ["all", "100.00", "n/a", "100.00"] in rows
+    assert "class 'disc' has no object to be found" in caplog.text
+
+
+def test_ap_by_class_and_metric():
+    # Two rings, one found with an IoU of 0.8 and one missed; the disc is found exactly.
+    objects = [[(LARGE, 0), (MEDIUM, 1)], [(LARGE, 0)]]
+    outputs = [
+        detected([[100, 100, 250, 220], MEDIUM], [0, 1], [0.9, 0.8]),
+        detected([], [], []),
+    ]
+    with registered(objects, ["ring", "disc"], year=2007) as name:
+        results = evaluate(VOCDetectionEvaluator(name), outputs)["bbox"]
+        # Precision 1 up to recall 1/2: levels 0 to 0.5, 6 of 11.
+        assert results["AP50-ring"] == pytest.approx(600 / 11)
+        assert results["AP50-area-ring"] == pytest.approx(50)
+        assert results["AP50-disc"] == pytest.approx(100)
+        assert results["AP50"] == pytest.approx((600 / 11 + 100) / 2)
+        assert results["AP75"] == results["AP50"]
+        # 0.8 reaches seven of ten thresholds.
+        assert results["AP-ring"] == pytest.approx(7 / 10 * 600 / 11)
+        area = evaluate(VOCDetectionEvaluator(name, metric="area"), outputs)["bbox"]
+        assert area["AP50-ring"] == results["AP50-area-ring"]
+        assert area["AP50-11point-ring"] == results["AP50-ring"]
+        with pytest.raises(ValueError, match="'voc'"):
+            VOCDetectionEvaluator(name, metric="voc")
+    with registered(objects, ["ring", "disc"], year=2012) as name:
+        assert evaluate(VOCDetectionEvaluator(name), outputs)["bbox"] == area
+
+
+def test_a_class_without_objects_is_left_out_of_the_mean():
+    with registered([[(LARGE, 0)]], ["ring", "disc"]) as name:
+        results = evaluate(VOCDetectionEvaluator(name), [detected([LARGE, LARGE], [0, 1], [1, 1])])
+    assert results["bbox"]["AP50"] == 100 and np.isnan(results["bbox"]["AP50-disc"])
+
+
+def test_budgets_are_evaluated_each():
+    at = {1: detected([], [], [])["instances"], 5: detected([LARGE], [0], [0.5])["instances"]}
+    with registered([[(LARGE, 0)]], ["ring"]) as name:
+        results = evaluate(VOCDetectionEvaluator(name), [{"instances": at[5], "instances_at": at}])
+    assert list(results) == ["bbox@1", "bbox@5", "bbox"]
+    assert results["bbox@1"]["AP50"] == 0
+    assert results["bbox@5"]["AP50"] == 100 and results["bbox"] == results["bbox@5"]
+
+
+def test_foreign_and_repeated_images_are_refused():
+    with registered([[(SMALL, 0)]], ["ring"], image_ids=["000001"]) as name:
+        for evaluator, output in (
+            (ProposalRecallEvaluator(name), proposals([SMALL])),
+            (VOCDetectionEvaluator(name), detected([SMALL], [0], [1])),
+        ):
+            with pytest.raises(ValueError, match=f"'7' is not in dataset '{name}'.*'000001'"):
+                evaluate(evaluator, [output], ["7"])
+            with pytest.raises(ValueError, match="'000001' was processed twice"):
+                evaluate(evaluator, [output] * 2, ["000001"] * 2)
+
+
+def test_broken_outputs_are_refused():
+    with registered([[(SMALL, 0)]], ["ring"]) as name:
+        recall, ap = ProposalRecallEvaluator(name), VOCDetectionEvaluator(name)
+        with pytest.raises(ValueError, match="image '0': box 0 .*NaN"):
+            evaluate(recall, [proposals([[0, 0, np.nan, 1]])])
+        with pytest.raises(ValueError, match="image '0': box 0 .*negative"):
+            evaluate(ap, [detected([[5, 0, 1, 1]], [0], [1])])
+        with pytest.raises(ValueError, match="classes are 1 to 1, but .* has 1 classes"):
+            evaluate(ap, [detected([SMALL], [1], [1])])
+        with pytest.raises(ValueError, match="no 'proposals'.*with_budgets"):
+            evaluate(recall, [detected([SMALL], [0], [1])])
+        with pytest.raises(ValueError, match="no 'instances'"):
+            evaluate(ap, [proposals([SMALL])])
+        with pytest.raises(ValueError, match=r"\(0, 1\]"):
+            ProposalRecallEvaluator(name, iou_thresholds=[0.5, 50])
+
+
+def write_voc(folder, objects, class_names):
+    """The files that Detectron2's evaluator reads: one-based, inclusive corners."""
+    for part in ("Annotations", "ImageSets/Main"):
+        os.makedirs(folder / part)
+    (folder / "ImageSets/Main/test.txt").write_text("\n".join(map(str, range(len(objects)))))
+    for n, of_image in enumerate(objects):
+        lines = [
+            f"<object><name>{class_names[c]}</name><pose>-</pose><truncated>0</truncated>"
+            f"<difficult>{difficult}</difficult><bndbox><xmin>{box[0] + 1:.0f}</xmin>"
+            f"<ymin>{box[1] + 1:.0f}</ymin><xmax>{box[2]:.0f}</xmax><ymax>{box[3]:.0f}</ymax>"
+            "</bndbox></object>"
+            for box, c, difficult in of_image
+        ]
+        text = f"<annotation>{''.join(lines)}</annotation>"
+        (folder / "Annotations" / f"{n}.xml").write_text(text)
+
+
+@pytest.mark.parametrize("year", [2007, 2012])
+@pytest.mark.parametrize("empty_class", [False, True])
+def test_compat_gives_detectron2s_digits(tmp_path, year, empty_class):
+    rng = np.random.default_rng(year)
+    objects, outputs = [], []
+    for n in range(25):
+        boxes = random_boxes(rng, rng.integers(0, 8))
+        objects.append([(b, rng.integers(0, 3), int(rng.random() < 0.2)) for b in boxes])
+        found = random_boxes(rng, 30)
+        if len(boxes):
+            found = np.concatenate([found, near_boxes(rng, boxes, 60, spread=0.05)])
+        classes = rng.integers(0, 4 if empty_class else 3, len(found))
+        outputs.append(detected(found, classes, rng.random(len(found)) ** 3))
+    names = ["ring", "disc", "star", "absent"][: 4 if empty_class else 3]
+    write_voc(tmp_path, objects, names)
+    metadata = dict(dirname=str(tmp_path), split="test", year=year)
+    with registered(objects, names, **metadata) as name:
+        with np.errstate(invalid="ignore"):
+            theirs = evaluate(PascalVOCDetectionEvaluator(name), outputs)["bbox"]
+        ours = evaluate(VOCDetectionEvaluator(name, compat=True), outputs)["bbox"]
+        exact = evaluate(VOCDetectionEvaluator(name), outputs)["bbox"]
+    for key in ("AP", "AP50", "AP75"):
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-10)
+    if not (empty_class and year == 2012):  # there, Detectron2's mean is nan
+        assert 5 < exact["AP50"] < 90 and abs(ours["AP50"] - exact["AP50"]) > 1e-6

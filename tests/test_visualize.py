@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from nrpn_d2.visualize import proposal_grid, recall_figure, save_figure
+
+
+def rectangles(axes, color):
+    """Corners x0, y0, x1, y1 of the boxes drawn in a color, in order."""
+    from matplotlib.colors import same_color
+
+    drawn = [patch for patch in axes.patches if same_color(patch.get_edgecolor(), color)]
+    return [[*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in drawn]
+
+
+def test_grid_draws_the_best_proposals_and_the_objects():
+    images = [np.zeros((40, 60, 3), np.uint8), np.zeros((30, 20, 3), np.uint8)]
+    gt_boxes = [np.array([[1, 2, 30, 20]]), np.empty((0, 4))]
+    rpn = [np.array([[0, 0, 10, 10], [5, 5, 20, 25], [9, 9, 12, 12]]), np.array([[1, 1, 2, 2]])]
+    nrpn = [np.empty((0, 4)), np.array([[3, 4, 5, 6]])]
+    figure = proposal_grid(images, {"RPN": rpn, "nRPN": nrpn}, gt_boxes, top=2)
+    axes = np.array(figure.axes).reshape(2, 3)
+    assert [a.get_title() for a in axes[0]] == ["RPN", "nRPN", "ground truth"]
+    assert rectangles(axes[0, 0], "limegreen") == [[0, 0, 10, 10], [5, 5, 20, 25]]
+    assert rectangles(axes[0, 1], "limegreen") == rectangles(axes[0, 2], "limegreen") == []
+    assert rectangles(axes[1, 1], "limegreen") == [[3, 4, 5, 6]]
+    assert all(rectangles(a, "red") == [[1, 2, 30, 20]] for a in axes[0])
+    assert all(rectangles(a, "red") == [] for a in axes[1])
+    assert axes[0, 0].get_xlim() == (0, 60) and axes[0, 0].get_ylim() == (40, 0)
+
+
+def test_grid_wants_boxes_of_every_image():
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match="2 images, but boxes of 1 images in 'RPN'"):
+        proposal_grid([image] * 2, {"RPN": [np.empty((0, 4))]}, [np.empty((0, 4))] * 2)
+
+
+def curves(scale, budgets=(10, 100)):
+    return {
+        "iou": np.array([0.5, 0.7, 0.9]),
+        "recall_vs_iou": {k: scale * np.array([0.9, 0.6, 0.1]) for k in budgets},
+        "num_proposals": np.array([1, 10, 100]),
+        "recall_vs_num": {0.5: scale * np.array([0.1, 0.5, 0.9]), "AR": np.full(3, scale)},
+    }
+
+
+def test_recall_figure_overlays_runs():
+    figure = recall_figure({"RPN": curves(0.5), "RPN + nRPN": curves(1.0, budgets=(100, 300))})
+    by_title = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
+    # 10 and 300 proposals are in one run only.
+    assert set(by_title) == {"IoU 0.5", "AR, IoU 0.5:0.95", "100 proposals per image"}
+    first, second = by_title["IoU 0.5"].get_lines()
+    assert [first.get_label(), second.get_label()] == ["RPN", "RPN + nRPN"]
+    np.testing.assert_array_equal(second.get_xdata(), [1, 10, 100])
+    np.testing.assert_allclose(first.get_ydata(), [0.05, 0.25, 0.45])
+    assert by_title["IoU 0.5"].get_xscale() == "log"
+    np.testing.assert_allclose(
+        by_title["100 proposals per image"].get_lines()[1].get_ydata(), [0.9, 0.6, 0.1]
+    )
+
+
+def test_figures_are_saved_as_png_and_pdf(tmp_path):
+    written = save_figure(recall_figure({"RPN": curves(0.5)}), str(tmp_path / "new" / "recall"))
+    assert [name[len(str(tmp_path)) :] for name in written] == [
+        "/new/recall.png",
+        "/new/recall.pdf",
+    ]
+    assert np.asarray(Image.open(written[0])).std() > 0
+    with open(written[1], "rb") as f:
+        assert f.read(5) == b"%PDF-"
