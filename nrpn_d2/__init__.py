@@ -10,6 +10,7 @@ Importing it registers everything. In data-flow order:
     mining             logits -> false positives; the nRPN's logits -> hard negatives
     samplers           labels -> sampled labels: Random, OHEM, IoUBalanced, NRPN, All
     losses             logits, labels, IoUs -> losses: BCE, Overlap, Focal, QualityFocal
+    events             the exchange of the two networks, into the log
     checkpoint         pre-trained weights into both networks
     evaluation         proposals and detections -> recall and AP
     visualize          pictures of proposals; curves
