@@ -72,11 +72,8 @@ def recall_figure(runs):
     Returns:
         Figure
     """
-    every = list(runs.values())
-    thresholds = [
-        t for t in every[0]["recall_vs_num"] if all(t in c["recall_vs_num"] for c in every)
-    ]
-    budgets = [k for k in every[0]["recall_vs_iou"] if all(k in c["recall_vs_iou"] for c in every)]
+    thresholds = _common([list(curves["recall_vs_num"]) for curves in runs.values()])
+    budgets = _common([list(curves["recall_vs_iou"]) for curves in runs.values()])
     num_columns = max(len(thresholds), len(budgets), 1)
     figure = Figure(figsize=(4 * num_columns, 7), layout="constrained")
     grid = figure.subplots(2, num_columns, squeeze=False)
@@ -100,6 +97,66 @@ def recall_figure(runs):
         axes.set_visible(axes.has_data())
     grid[0, 0].legend(fontsize="small")
     return figure
+
+
+def error_figure(runs):
+    """
+    Stacked bars, one panel for each number of proposals: what the proposals of each run are.
+
+    Args:
+        runs (dict): name -> {number of proposals: {kind: percent}}, as in ``curves["errors"]`` of
+            :class:`ProposalErrorEvaluator`. Drawn are the numbers that all runs have.
+
+    Returns:
+        Figure
+    """
+    budgets = _common([list(by_budget) for by_budget in runs.values()])
+    figure = Figure(figsize=(max(3 * len(budgets), 4), 4), layout="constrained")
+    grid = figure.subplots(1, max(len(budgets), 1), squeeze=False, sharey=True)
+    for axes, budget in zip(grid[0], budgets):
+        bottom = np.zeros(len(runs))
+        for kind in next(iter(runs.values()))[budget]:
+            shares = np.array([by_budget[budget][kind] for by_budget in runs.values()], float)
+            axes.bar(list(runs), shares, bottom=bottom, label=kind)
+            bottom += shares
+        axes.set(title=f"{budget} proposals per image", ylim=(0, 100))
+        axes.tick_params(axis="x", rotation=30)
+    grid[0, 0].set_ylabel("proposals (%)")
+    grid[0, -1].legend(fontsize="small")
+    return figure
+
+
+def precision_recall_figure(runs, task="bbox"):
+    """
+    One panel per class with the precision-recall curves of all runs.
+
+    Args:
+        runs (dict): name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}.
+        task (str): whose curves to draw. Drawn are the classes that all runs have.
+
+    Returns:
+        Figure
+    """
+    names = _common([list(by_task.get(task, {})) for by_task in runs.values()])
+    num_columns = min(max(len(names), 1), 5)
+    num_rows = -(-max(len(names), 1) // num_columns)
+    figure = Figure(figsize=(3 * num_columns, 2.8 * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
+    for axes, name in zip(grid.flat, names):
+        for run, by_task in runs.items():
+            precisions = by_task[task][name]
+            axes.plot(np.linspace(0, 1, len(precisions)), precisions, label=run)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=name)
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    grid[0, 0].legend(fontsize="small")
+    return figure
+
+
+def _common(lists):
+    """What is in all of the lists, in the order of the first."""
+    return [item for item in lists[0] if all(item in other for other in lists[1:])]
 
 
 def save_figure(figure, path):

@@ -98,7 +98,7 @@ def test_recall_curves_are_those_of_the_metrics():
     with registered([[(box, 0) for box in boxes] for boxes in objects], ["ring"]) as name:
         evaluator = ProposalRecallEvaluator(name, budgets=[10, 100])
         results = evaluate(evaluator, outputs)["box_proposals"]
-    curves = evaluator.curves
+    curves = evaluator.curves["recall"]
     assert curves["num_proposals"].tolist() == sorted(curves["num_proposals"].tolist())
     assert curves["num_proposals"][-1] <= 120 and 10 in curves["num_proposals"]
     for budget in (10, 100):

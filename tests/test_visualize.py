@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nrpn_d2.visualize import proposal_grid, recall_figure, save_figure
+from nrpn_d2.visualize import (
+    error_figure,
+    precision_recall_figure,
+    proposal_grid,
+    recall_figure,
+    save_figure,
+)
 
 
 def rectangles(axes, color):
@@ -68,3 +74,26 @@ def test_figures_are_saved_as_png_and_pdf(tmp_path):
     assert np.asarray(Image.open(written[0])).std() > 0
     with open(written[1], "rb") as f:
         assert f.read(5) == b"%PDF-"
+
+
+def test_error_figure_stacks_the_kinds():
+    runs = {
+        "RPN": {50: {"hit": 30, "background": 70}, 100: {"hit": 20, "background": 80}},
+        "RPN + nRPN": {50: {"hit": 45, "background": 55}},
+    }
+    (axes,) = error_figure(runs).axes  # 100 proposals are in one run only
+    bars = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
+    assert bars == [(0, 30), (0, 45), (30, 70), (45, 55)]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["hit", "background"]
+
+
+def test_precision_recall_figure_has_a_panel_per_class():
+    runs = {
+        "RPN": {"bbox": {"ring": np.array([1, 0.5, 0]), "disc": np.zeros(3)}},
+        "RPN + nRPN": {"bbox": {"ring": np.array([1, 1, 0.5])}},
+    }
+    (axes,) = precision_recall_figure(runs).axes
+    assert axes.get_title() == "ring"
+    first, second = axes.get_lines()
+    np.testing.assert_array_equal(first.get_xdata(), [0, 0.5, 1])
+    np.testing.assert_array_equal(second.get_ydata(), [1, 1, 0.5])

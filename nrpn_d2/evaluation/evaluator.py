@@ -1,17 +1,23 @@
 """The evaluators' common part: accumulate per image, gather over processes, then compute."""
 
 import logging
+import numpy as np
 
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from .boxes import check_boxes
 from .ground_truth import load_ground_truth
 
 logger = logging.getLogger(__name__)
 
 
 class PerImageEvaluator(DatasetEvaluator):
-    """Keeps one record per image; subclasses read it from an output and compute from all."""
+    """
+    Keeps one record per image; subclasses read it from an output and compute from all.
+
+    After ``evaluate``, the main process has ``curves`` (dict): what figures are drawn from.
+    """
 
     def __init__(self, dataset_name, *, ground_truth=None):
         """
@@ -24,6 +30,7 @@ class PerImageEvaluator(DatasetEvaluator):
 
     def reset(self):
         self._records = {}
+        self.curves = {}
 
     def process(self, inputs, outputs):
         """
@@ -40,8 +47,8 @@ class PerImageEvaluator(DatasetEvaluator):
     def evaluate(self):
         """
         Returns:
-            OrderedDict: task -> {metric: value in percent}, nan where nothing is to be found; None
-            on all processes but the main one.
+            OrderedDict: task -> {metric: value}, nan where nothing is to be found; None on all
+            processes but the main one.
         """
         gathered = comm.gather(self._records, dst=0)
         if not comm.is_main_process():
@@ -65,3 +72,24 @@ class PerImageEvaluator(DatasetEvaluator):
 
     def _compute(self, records):
         raise NotImplementedError
+
+
+def read_proposals(output, origin):
+    """
+    Args:
+        output (dict): of a ProposalNetwork or :class:`BudgetedModel`.
+        origin (str): starts the message of a ValueError.
+
+    Returns:
+        ndarray, ndarray: boxes (K, 4) and objectness logits (K,), best first.
+    """
+    if "proposals" not in output:
+        raise ValueError(
+            f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
+            "nrpn_d2.evaluation.with_budgets(model, budgets)"
+        )
+    boxes = output["proposals"].proposal_boxes.tensor.cpu().numpy()
+    logits = output["proposals"].objectness_logits.cpu().numpy()
+    check_boxes(boxes, logits, origin)
+    order = np.argsort(-logits, kind="stable")
+    return boxes[order], logits[order]

@@ -4,8 +4,8 @@ import logging
 from collections import OrderedDict
 import numpy as np
 
-from .boxes import box_area, box_iou, check_boxes
-from .evaluator import PerImageEvaluator
+from .boxes import box_area, box_iou
+from .evaluator import PerImageEvaluator, read_proposals
 from .recall import SIZE_RANGES, average_recall, covered_overlaps, in_size_ranges, recall
 from .report import recall_table
 
@@ -26,7 +26,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
     and large objects ("ARs@K", "R50m@K", ...), and "R50@K-name" for the objects of a class. nan
     where there is no object.
 
-    After ``evaluate``, ``curves`` holds arrays in [0, 1]: "iou" (50,) with "recall_vs_iou" {K:
+    ``curves["recall"]`` holds arrays in [0, 1]: "iou" (50,) with "recall_vs_iou" {K:
     (50,)}, and "num_proposals" (P,) with "recall_vs_num" {IoU: (P,), "AR": (P,)}.
     """
 
@@ -46,7 +46,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             budgets (Sequence[int]): numbers of proposals.
             iou_thresholds (Sequence[float]): in (0, 1].
             size_ranges (dict): name -> (lowest, highest) area in square pixels of the original
-                image, the highest not included; "all" has the keys without a letter.
+                image, the highest not included. "all" is always there.
             matching (str): "greedy" (one-to-one) or "best", see :func:`covered_overlaps`.
             ground_truth (GroundTruth): of the dataset, if it is already loaded.
         """
@@ -57,19 +57,12 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self._all_budgets = sorted({*budgets, *CURVE_BUDGETS})
         self._thresholds = list(iou_thresholds)
         self._floor = min(0.5, *self._thresholds)
-        self._size_ranges = dict(size_ranges)
+        self._size_ranges = {**size_ranges, "all": (0.0, np.inf)}
+        self._every = list(self._size_ranges).index("all")
         self._matching = matching
 
     def _read(self, output, n, origin):
-        if "proposals" not in output:
-            raise ValueError(
-                f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
-                "nrpn_d2.evaluation.with_budgets(model, budgets)"
-            )
-        boxes = output["proposals"].proposal_boxes.tensor.cpu().numpy()
-        scores = output["proposals"].objectness_logits.cpu().numpy()
-        check_boxes(boxes, scores, origin)
-        boxes = boxes[np.argsort(-scores, kind="stable")]
+        boxes, _ = read_proposals(output, origin)
         objects = self._counted_boxes(n)
         overlaps = covered_overlaps(
             box_iou(boxes[:, None], objects[None]),
@@ -94,7 +87,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             overlaps[:, :, slice(*np.searchsorted(images, (n, n + 1)))] = of_image
 
         results = self._results(overlaps, self.ground_truth.classes[counted])
-        self.curves = self._curves(overlaps, max((k for k, _ in records.values()), default=0))
+        most_proposals = max((count for count, _ in records.values()), default=0)
+        self.curves = {"recall": self._curves(overlaps, most_proposals)}
         logger.info(
             f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(images)} objects in "
             f"{len(self.ground_truth.image_index)} images:\n"
@@ -111,9 +105,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                 results[f"AR{suffix}@{budget}"] = 100 * float(average_recall(covered))
                 for t, value in zip(self._thresholds, recall(covered, self._thresholds)):
                     results[f"R{100 * t:g}{suffix}@{budget}"] = 100 * float(value)
-            if "all" not in self._size_ranges:
-                continue
-            every = at_budget[list(self._size_ranges).index("all")]
+            every = at_budget[self._every]
             for c, name in enumerate(self.ground_truth.class_names):
                 for t, value in zip(
                     self._thresholds, recall(every[classes == c], self._thresholds)
@@ -122,9 +114,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         return results
 
     def _curves(self, overlaps, most_proposals):
-        if "all" not in self._size_ranges:
-            return {}
-        every = overlaps[:, list(self._size_ranges).index("all")]  # (B, G)
+        every = overlaps[:, self._every]  # (B, G)
         used = [b for b, k in enumerate(self._all_budgets) if k <= max(most_proposals, 1)]
         by_number = recall(every[used], self._thresholds)
         return {

@@ -1,4 +1,4 @@
-"""What a person reads: tables in the layout of the paper's Tables 1 and 2."""
+"""Tables for the log, in the layout of the paper's Tables 1 and 2."""
 
 import math
 from tabulate import tabulate
@@ -16,7 +16,9 @@ def detection_table(rows, class_names):
         str
     """
     columns = [f"AP50-{name}" for name in class_names] + ["AP50"]
-    table = [[k, *(_percent(metrics[column]) for column in columns)] for k, metrics in rows.items()]
+    table = [
+        [k, *(_two_decimals(metrics[column]) for column in columns)] for k, metrics in rows.items()
+    ]
     table.insert(0, ["#proposals", *class_names, "mAP"])
     if len(class_names) > 20:
         table = list(zip(*table))
@@ -39,10 +41,27 @@ def recall_table(results, budgets, size_ranges, thresholds):
         for size in size_ranges:
             suffix = ("" if size == "all" else size.lower()) + f"@{budget}"
             keys = [f"R{100 * t:g}{suffix}" for t in thresholds] + [f"AR{suffix}"]
-            table.append([budget, size, *(_percent(results[key]) for key in keys)])
+            table.append([budget, size, *(_two_decimals(results[key]) for key in keys)])
     headers = ["#proposals", "size", *(f"IoU {t:g}" for t in thresholds), "AR"]
     return tabulate(table, headers=headers, disable_numparse=True, stralign="right")
 
 
-def _percent(value):
+def error_table(results, budgets, scores, kinds):
+    """
+    Args:
+        results (dict): metrics of :class:`ProposalErrorEvaluator`.
+        budgets, scores, kinds (Sequence): what they are for.
+
+    Returns:
+        str: percent by number of proposals, then numbers per image by score.
+    """
+    table = [[k, "%", *(_two_decimals(results[f"{kind}@{k}"]) for kind in kinds)] for k in budgets]
+    for s in scores:
+        keys = [*(f"{kind}>{s}" for kind in kinds), f"on_empty>{s}"]
+        table.append([f"score > {s}", "per image", *(_two_decimals(results[key]) for key in keys)])
+    headers = ["#proposals", "", *kinds, "on images without objects"]
+    return tabulate(table, headers=headers, disable_numparse=True, stralign="right")
+
+
+def _two_decimals(value):
     return "n/a" if math.isnan(value) else f"{value:.2f}"

@@ -27,7 +27,8 @@ class VOCDetectionEvaluator(PerImageEvaluator):
 
     A class without an object is nan and left out of the mean.
 
-    After ``evaluate``, ``curves`` holds {task: {class name: PrecisionRecall at IoU 0.5}}.
+    ``curves["precision_recall"]`` is {task: {class name: PrecisionRecall at IoU 0.5}}, of
+    the classes that have objects.
     """
 
     def __init__(self, dataset_name, *, metric=None, compat=False, ground_truth=None):
@@ -71,13 +72,14 @@ class VOCDetectionEvaluator(PerImageEvaluator):
 
     def _compute(self, records):
         budgets = sorted({b for record in records.values() for b in record if b is not None})
-        results, self.curves = OrderedDict(), {}
+        results, curves = OrderedDict(), {}
         for budget in budgets or [None]:
             parts = [record[budget] for record in records.values()]
             task = "bbox" if budget is None else f"bbox@{budget}"
-            results[task], self.curves[task] = self._evaluate_budget(parts)
+            results[task], curves[task] = self._evaluate_budget(parts)
         if budgets:
-            results["bbox"], self.curves["bbox"] = results[task], self.curves[task]
+            results["bbox"], curves["bbox"] = results[task], curves[task]
+        self.curves = {"precision_recall": curves}
         absent = sorted(set(range(len(self.ground_truth.class_names))) - self._present())
         for c in absent:
             logger.warning(
@@ -110,4 +112,4 @@ class VOCDetectionEvaluator(PerImageEvaluator):
                 results[name + suffix] = float(counted.mean()) if len(counted) else float("nan")
                 for class_name, value in zip(names, per_class):
                     results[f"{name}{suffix}-{class_name}"] = float(value)
-        return results, {name: curves[c][0] for c, name in enumerate(names)}
+        return results, {names[c]: curves[c][0] for c in sorted(self._present())}

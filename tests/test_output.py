@@ -1,0 +1,72 @@
+import csv
+import json
+import math
+import numpy as np
+import pytest
+
+from nrpn_d2.evaluation.output import draw_runs, read_run, write_run
+from nrpn_d2.evaluation.voc_ap import PrecisionRecall
+
+METRICS = {"bbox": {"AP50": 54.5, "AP50-ring": 54.5, "AP50-5": math.nan}}
+CURVES = {
+    "recall": {
+        "iou": np.array([0.5, 0.7]),
+        "recall_vs_iou": {50: np.array([0.9, 0.4])},
+        "num_proposals": np.array([1, 50]),
+        "recall_vs_num": {0.5: np.array([0.1, 0.9]), "AR": np.array([0.1, np.nan])},
+    },
+    "errors": {50: {"hit": 20.0, "background": 80.0}},
+    # Right, wrong, right, of four objects: precision 1 up to recall 1/4, then 2/3 up to 2/4.
+    "precision_recall": {
+        "bbox": {"5": PrecisionRecall(np.array([1, 1, 2]) / 4, np.array([1, 1 / 2, 2 / 3]), None)}
+    },
+}
+
+
+def test_a_written_run_is_read_again(tmp_path):
+    write_run(str(tmp_path / "inference"), "rings", METRICS, CURVES)
+    for path in (tmp_path, tmp_path / "inference", tmp_path / "inference" / "results.json"):
+        run = read_run(str(path))
+        assert run["dataset"] == "rings"
+        assert run["metrics"]["bbox"]["AP50"] == 54.5
+        assert math.isnan(run["metrics"]["bbox"]["AP50-5"])
+        recall = run["curves"]["recall"]
+        assert list(recall["recall_vs_iou"]) == [50]
+        assert list(recall["recall_vs_num"]) == [0.5, "AR"]
+        np.testing.assert_array_equal(recall["recall_vs_num"]["AR"], [0.1, np.nan])
+        assert run["curves"]["errors"] == {50: {"hit": 20.0, "background": 80.0}}
+        precisions = run["curves"]["precision_recall"]["bbox"]["5"]
+        np.testing.assert_allclose(precisions[[0, 25, 26, 50, 51, 100]], [1, 1, 2 / 3, 2 / 3, 0, 0])
+
+
+def test_files_for_people(tmp_path):
+    write_run(str(tmp_path), "rings", METRICS, CURVES)
+    figures = [f"{kind}.{end}" for kind in CURVES for end in ("png", "pdf")]
+    expected = {"results.json", "results.csv", *figures}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    with open(tmp_path / "results.csv") as f:
+        assert list(csv.reader(f)) == [
+            ["task", "metric", "value"],
+            ["bbox", "AP50", "54.5"],
+            ["bbox", "AP50-ring", "54.5"],
+            ["bbox", "AP50-5", "n/a"],
+        ]
+    # JSON proper knows no NaN.
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_runs_that_were_read_are_drawn(tmp_path):
+    write_run(str(tmp_path / "a"), "rings", METRICS, CURVES)
+    curves = read_run(str(tmp_path / "a"))["curves"]
+    draw_runs(str(tmp_path / "both"), {"RPN": curves, "proposals only": {**curves, "errors": {}}})
+    assert (tmp_path / "both" / "recall.png").exists()
+    assert (tmp_path / "both" / "precision_recall.pdf").exists()
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="results.json.*inference"):
+        read_run(str(tmp_path))
+    for content in ('{"bbox": {}}', "[]", "not json"):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(ValueError, match="results.json is not a results.json"):
+            read_run(str(tmp_path))

@@ -1,0 +1,98 @@
+import logging
+import numpy as np
+import pytest
+import torch
+
+from detectron2.structures import Boxes, Instances
+from registered_dataset import registered
+
+from nrpn_d2.evaluation import ProposalErrorEvaluator
+from nrpn_d2.evaluation.proposal_errors import KINDS, classify_proposals
+
+
+def kinds_of(iou, ignored):
+    return [KINDS[k] for k in classify_proposals(np.array(iou), np.array(ignored, bool))]
+
+
+def test_kinds_by_hand():
+    iou = [
+        [0.6, 0.1],  # the best-scored proposal of object 0
+        [0.9, 0.7],  # overlaps object 0 more: a duplicate, although object 1 is still free
+        [0.2, 0.5],  # finds object 1
+        [0.49, 0.3],
+        [0.3, 0.0],
+        [0.29, 0.29],
+    ]
+    assert kinds_of(iou, [0, 0]) == [
+        "hit",
+        "duplicate",
+        "hit",
+        "localisation",
+        "localisation",
+        "background",
+    ]
+
+
+def test_proposals_on_difficult_objects_are_no_error():
+    assert kinds_of([[0.6, 0.0], [0.6, 0.0], [0.4, 0.1], [0.2, 0.1], [0.1, 0.7]], [1, 0]) == [
+        "ignored",
+        "ignored",
+        "ignored",
+        "background",
+        "hit",
+    ]
+
+
+def test_without_objects_everything_is_background():
+    assert classify_proposals(np.empty((3, 0)), np.empty(0, bool)).tolist() == [3, 3, 3]
+    assert classify_proposals(np.empty((0, 2)), np.zeros(2, bool)).tolist() == []
+
+
+def proposals(boxes, scores):
+    found = Instances((300, 400))
+    found.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    found.objectness_logits = torch.logit(torch.tensor(scores, dtype=torch.float64))
+    return {"proposals": found}
+
+
+ON, OFF = [0, 0, 10, 10], [100, 100, 110, 110]
+
+
+def test_shares_by_budget_and_numbers_by_score(caplog):
+    caplog.set_level(logging.INFO)
+    outputs = [
+        proposals([OFF, ON, ON, OFF], [0.95, 0.8, 0.6, 0.4]),
+        proposals([OFF, OFF], [0.92, 0.75]),  # no object
+        proposals([], []),  # no object
+        proposals([ON], [0.99]),  # a difficult object only
+    ]
+    with registered([[(ON, 0)], [], [], [(ON, 0, 1)]], ["ring"]) as name:
+        evaluator = ProposalErrorEvaluator(name, budgets=[1, 4])
+        for n, output in enumerate(outputs):
+            evaluator.process([{"image_id": str(n)}], [output])
+        results = evaluator.evaluate()["proposal_errors"]
+    # The best of each image: two background, one ignored.
+    assert results["background@1"] == pytest.approx(200 / 3)
+    assert results["hit@1"] == 0 and results["ignored@1"] == pytest.approx(100 / 3)
+    # All seven: one hit, one duplicate, four background, one ignored.
+    assert [results[f"{kind}@4"] for kind in KINDS] == pytest.approx(
+        [100 / 7, 100 / 7, 0, 400 / 7, 100 / 7]
+    )
+    assert evaluator.curves["errors"][4]["hit"] == results["hit@4"]
+    # Of four images, above 0.7: three background and a hit; above 0.9: two background.
+    assert results["background>0.7"] == 3 / 4 and results["hit>0.7"] == 1 / 4
+    assert results["background>0.9"] == 2 / 4 and results["hit>0.9"] == 0
+    assert results["duplicate>0.5"] == 1 / 4 and results["background>0.5"] == 3 / 4
+    # Two images without objects; the one with a difficult object is none of them.
+    assert results["on_empty>0.7"] == 2 / 2 and results["on_empty>0.9"] == 1 / 2
+    rows = [line.split() for line in caplog.text.splitlines()]
+    assert "score > 0.9 per image 0.00 0.00 0.00 0.50 0.25 0.50".split() in rows
+
+
+def test_nothing_to_count():
+    with registered([[(ON, 0)]], ["ring"]) as name:
+        evaluator = ProposalErrorEvaluator(name, budgets=[1])
+        evaluator.process([{"image_id": "0"}], [proposals([], [])])
+        results = evaluator.evaluate()["proposal_errors"]
+    assert np.isnan(results["hit@1"]) and np.isnan(results["on_empty>0.5"])
+    assert results["background>0.5"] == 0
