@@ -11,26 +11,27 @@ Faster R-CNN takes NMS and RoI pooling from torchvision.
 import argparse
 import hashlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Tuple
 
 import run_uv
 from detectron2_repairs import REPAIRS
 
 PACKAGE = "detectron2-cdo==0.5"
 SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
-REPOSITORY = "git+https://github.com/facebookresearch/detectron2.git"
+REPOSITORY = "https://github.com/facebookresearch/detectron2.git"
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 
 # Replaces the package's own setup.py, which wants C++ sources that are not there and pins
 # iopath<0.1.10 and black==21.4b2, from 2021. OpenCV is left to the user, as Detectron2 does.
-SETUP_PY = '''
+SETUP_PY = """
 from setuptools import setup, find_packages
 
 projects = {
@@ -55,23 +56,23 @@ setup(
         "iopath>=0.1.7", "omegaconf>=2.1,<2.4", "hydra-core>=1.1", "black",
     ],
 )
-'''
+"""
 
 
-def installed() -> Optional[str]:
+def find_detectron2() -> Tuple[bool, str]:
     """
     Returns:
-        version and place of the Detectron2 that can be imported, or None
+        whether `import detectron2` works, and its version and place, or why it does not
     """
-    code = "import detectron2 as d; print(d.__version__, 'from', d.__path__[0])"
+    code = "import detectron2 as d; print('Detectron2', d.__version__, 'from', d.__path__[0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.returncode == 0, (done.stdout or done.stderr).strip()
 
 
-def run(command, **kwargs) -> None:
+def run(command: List[str], **kwargs) -> None:
     done = subprocess.run(command, capture_output=True, text=True, **kwargs)
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
 def sources(settings: run_uv.Settings) -> List[List[str]]:
@@ -81,7 +82,7 @@ def sources(settings: run_uv.Settings) -> List[List[str]]:
         unearth leaves out its default index
     """
     places = [f"--find-link={link}" for link in settings.get("find-links", [])]
-    if settings.get("no-index", ["false"]) == ["false"]:
+    if not run_uv.is_on(settings, "no-index"):
         default = [f"--index-url={url}" for url in settings.get("index-url", [])]
         places += default or [""]
         places += [f"--index-url={url}" for url in settings.get("extra-index-url", [])]
@@ -101,21 +102,20 @@ def fetch(folder: Path) -> Path:
         if done.returncode == 0 and archives:
             return archives[0]
         errors.append(f"{' '.join(options) or 'default index'}: {done.stderr.strip()}")
-    raise SystemExit(f"{PACKAGE} could not be fetched from\n" + "\n".join(errors))
+    raise SystemExit(f"{PACKAGE} could not be fetched.\n" + "\n".join(errors))
 
 
-def verify(archive: Path, sha256: str) -> None:
+def verify(archive: Path, sha256: str = SHA256) -> None:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != sha256:
-        raise SystemExit(f"{archive.name} has the SHA-256 {digest}, expected {sha256}: not used")
+        raise SystemExit(f"{archive.name} has the SHA-256 {digest}, expected {sha256}: not used.")
 
 
-def build_wheel(archive: Path, folder: Path) -> Path:
+def build_wheel(archive: Path, folder: Path, repairs=REPAIRS) -> Path:
     """Unpacks the source package in `folder`, repairs it and builds a wheel from it."""
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "source", filter="data")
+    shutil.unpack_archive(archive, folder / "source")
     (root,) = (folder / "source").iterdir()
-    for repair in REPAIRS:
+    for repair in repairs:
         repair(root)
     (root / "setup.py").write_text(SETUP_PY)
     code = f"from setuptools.build_meta import build_wheel; build_wheel({str(folder)!r})"
@@ -124,33 +124,68 @@ def build_wheel(archive: Path, folder: Path) -> Path:
     return wheel
 
 
+def build_from_git(folder: Path) -> Path:
+    """Builds a wheel, with the compiled extension, from the official repository."""
+    requirement = f"git+{REPOSITORY}@{COMMIT}"
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    run([*command, "--wheel-dir", str(folder), requirement])
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def install_wheel(wheel: Path, site_packages: Path) -> None:
-    """Unpacks the wheel beside its destination and moves it there; the package itself comes
-    last, so that at no moment a part of it can be imported."""
-    with tempfile.TemporaryDirectory(prefix="detectron2-", dir=site_packages) as folder:
+    """Unpacks the wheel beside its destination, then moves it there: first what pip knows it by,
+    last the package, so that no part of it can ever be imported alone."""
+    with tempfile.TemporaryDirectory(prefix=".detectron2-", dir=site_packages) as folder:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
         for entry in sorted(Path(folder).iterdir(), key=lambda path: path.name == "detectron2"):
-            entry.rename(site_packages / entry.name)
+            target = site_packages / entry.name
+            if target.suffix == ".dist-info" and target.exists():
+                shutil.rmtree(target)  # of a run that was interrupted here
+            entry.rename(target)
+
+
+def missing_requirements() -> List[str]:
+    """What the installed Detectron2 needs and this Python does not have."""
+    code = (
+        "import re, importlib.metadata as m\n"
+        "for need in m.requires('detectron2') or []:\n"
+        "    name = re.match(r'[\\w.-]+', need)[0]\n"
+        "    if 'extra ==' not in need and not any(m.distributions(name=name)): print(need)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return done.stdout.split("\n")[:-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--source", choices=("pypi", "git"), default="pypi")
-    arguments = parser.parse_args()
-    found = installed()
+    source = parser.parse_args().source
+    found, where = find_detectron2()
     if found:
-        print(f"Detectron2 {found}: nothing to do")
+        print(f"{where}: nothing to do")
         return
-    if arguments.source == "git":
-        command = ["pip", "install", "--no-deps", "--no-build-isolation", f"{REPOSITORY}@{COMMIT}"]
-        raise SystemExit(run_uv.main(command))
+    site_packages = Path(sysconfig.get_path("purelib" if source == "pypi" else "platlib"))
+    if (site_packages / "detectron2").exists():
+        raise SystemExit(
+            f"{where}\n{site_packages / 'detectron2'} is there, but cannot be imported. "
+            "Remove it (pip uninstall detectron2), then run this again."
+        )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
         folder = Path(name)
-        archive = fetch(folder)
-        verify(archive, SHA256)
-        install_wheel(build_wheel(archive, folder), Path(sysconfig.get_path("purelib")))
-    print(f"Detectron2 {installed()}")
+        if source == "git":
+            wheel = build_from_git(folder)
+        else:
+            archive = fetch(folder)
+            verify(archive)
+            wheel = build_wheel(archive, folder)
+        install_wheel(wheel, site_packages)
+    missing = missing_requirements()
+    if missing:
+        raise SystemExit(f"Detectron2 is installed and still needs: {', '.join(missing)}")
+    print(find_detectron2()[1])
 
 
 if __name__ == "__main__":

@@ -116,9 +116,14 @@ def uv_environment(pip: Settings, uv: Settings) -> Dict[str, str]:
     return added
 
 
+def is_on(settings: Settings, option: str) -> bool:
+    """As pip reads a switch: on unless it says no."""
+    return settings.get(option, ["0"])[0].lower() not in ("0", "false", "no", "off", "n", "f")
+
+
 def main(arguments: List[str]) -> int:
     pip, uv = pip_settings(), uv_settings()
-    if "no-index" in pip and "no-index" not in uv and pip["no-index"] != ["false"]:
+    if is_on(pip, "no-index") and "index-url" not in uv:
         arguments = arguments + ["--no-index"]
     command = [str(Path(sys.executable).with_name("uv")), *arguments]
     return subprocess.call(command, env={**os.environ, **uv_environment(pip, uv)})
