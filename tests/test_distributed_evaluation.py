@@ -1,0 +1,72 @@
+import json
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from detectron2.structures import Boxes, Instances
+from registered_dataset import near_boxes, random_boxes, registered
+
+from nrpn_d2.evaluation import (
+    ProposalErrorEvaluator,
+    ProposalRecallEvaluator,
+    VOCDetectionEvaluator,
+)
+
+NUM_IMAGES = 8
+
+
+ALL = (ProposalRecallEvaluator, ProposalErrorEvaluator, VOCDetectionEvaluator)
+
+
+def evaluate(first, last, kinds=ALL):
+    """What the evaluators give for the images first..last, as JSON (in which nan equals nan)."""
+    rng = np.random.default_rng(0)
+    objects, outputs = [], []
+    for n in range(NUM_IMAGES):
+        boxes = random_boxes(rng, 2)
+        found = near_boxes(rng, boxes, 30, spread=0.1)
+        scores = torch.from_numpy(rng.integers(1, 10, 30) / 10)  # equal ones are frequent
+        classes = torch.from_numpy(rng.integers(0, 2, 30))
+        objects.append([(box, c) for c, box in enumerate(boxes)])
+        proposals, instances = Instances((300, 400)), Instances((300, 400))
+        proposals.proposal_boxes = instances.pred_boxes = Boxes(torch.from_numpy(found))
+        proposals.objectness_logits = instances.scores = scores
+        instances.pred_classes = classes
+        outputs.append({"proposals": proposals, "instances": instances})
+    with registered(objects, ["ring", "disc"]) as name:
+        evaluators = [kind(name) for kind in kinds]
+        for evaluator in evaluators:
+            for n in range(first, last):
+                evaluator.process([{"image_id": str(n)}], [outputs[n]])
+        return json.dumps([evaluator.evaluate() for evaluator in evaluators])
+
+
+def evaluate_in_process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
+    results = {
+        "all to the first": evaluate(*[(0, NUM_IMAGES), (0, 0)][rank]),
+        "all to the second": evaluate(*[(0, 0), (0, NUM_IMAGES)][rank]),
+        "shared": evaluate(*[(0, 3), (3, NUM_IMAGES)][rank]),
+    }
+    try:
+        evaluate(0, 1, [ProposalRecallEvaluator])
+    except ValueError as error:
+        results["overlapping"] = str(error)
+    with open(f"{folder}/{rank}.json", "w") as f:
+        json.dump(results, f)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
+def test_two_processes_equal_one(tmp_path):
+    alone = evaluate(0, NUM_IMAGES)
+    mp.spawn(evaluate_in_process, (str(tmp_path),), nprocs=2)
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert 0 < json.loads(alone)[2]["bbox"]["AP50"] < 100
+    for case in ("all to the first", "all to the second", "shared"):
+        assert main[case] == alone
+        assert other[case] == "[null, null, null]"
+    assert main["overlapping"] == "several processes processed the same images"
