@@ -34,6 +34,11 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg):
         super().__init__(scale_nrpn_warmup(cfg, comm.get_world_size()))
 
+    def train(self):
+        """Train, and return the results of the evaluation at the end."""
+        super().train()
+        return self._last_eval_results
+
     @classmethod
     def build_train_loader(cls, cfg):
         return build_detection_train_loader(cfg, mapper=VOCDatasetMapper(cfg, is_train=True))

@@ -252,6 +252,27 @@ class HardNegativeRPN(RPN):
         normalizer = self.nrpn_sampler.batch_size_per_image * len(labels)
         return logits.detach(), loss * (self.nrpn_loss_weight / normalizer)
 
+    @torch.no_grad()
+    def propose_negatives(
+        self, images: ImageList, features: Dict[str, torch.Tensor]
+    ) -> List[Instances]:
+        """The nRPN's proposals (paper, Fig. 4b), to look at: anchors, best first, without labels.
+
+        Returns:
+            N ``Instances`` with "proposal_boxes", clipped to the image, and "objectness_logits".
+        """
+        anchors = Boxes.cat(self.anchor_generator([features[f] for f in self.in_features])).tensor
+        logits = self.negative_rpn(images, features)
+        kept = self.propose_hard_negatives(logits, torch.zeros_like(logits), anchors)
+        proposals = []
+        for scores, image_size in zip(kept, images.image_sizes):
+            order = scores.argsort(descending=True)[: int((scores > -float("inf")).sum())]
+            boxes = Boxes(anchors[order])
+            boxes.clip(image_size)
+            fields = {"proposal_boxes": boxes, "objectness_logits": scores[order]}
+            proposals.append(Instances(image_size, **fields))
+        return proposals
+
     def losses(
         self,
         anchors: List[Boxes],
@@ -314,7 +335,7 @@ class HardNegativeRPN(RPN):
             stats["nrpn/rpn_score_on_hard"] = mean_score(scores, sample.hard)
             stats["nrpn/score_on_hard"] = mean_score(nrpn_logits, sample.hard)
         storage = get_event_storage()
-        storage.put_scalar("nrpn/joint", float(joint))
+        storage.put_scalar("nrpn/joint", float(joint), smoothing_hint=False)
         values = torch.stack(list(stats.values())).tolist()  # one transfer from the GPU
         for name, value in zip(stats, values):
             if value == value:  # no mean over no anchors
