@@ -20,13 +20,15 @@ from statistics import mean
 from tqdm import tqdm
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-COLUMNS = {  # title -> task and metric of the result dictionary, in percent
+# title -> task and metric of the result dictionary: percent, and background proposals per image
+COLUMNS = {
     "R@50, IoU 0.5": ("box_proposals", "R50@50"),
     "R@50, IoU 0.7": ("box_proposals", "R70@50"),
     "R@100, IoU 0.5": ("box_proposals", "R50@100"),
     "R@100, IoU 0.7": ("box_proposals", "R70@100"),
     "R@300, IoU 0.7": ("box_proposals", "R70@300"),
     "AR@50": ("box_proposals", "AR@50"),
+    "background over 0.7": ("proposal_errors", "background>0.7"),
     "mAP@50": ("bbox@50", "AP50"),
     "mAP@300": ("bbox@300", "AP50"),
 }
@@ -51,7 +53,7 @@ def read(folder):
     if not os.path.exists(path):
         return None
     with open(path) as f:
-        results = json.load(f)["results"]
+        results = json.load(f)["metrics"]
     values = {title: results[task][metric] for title, (task, metric) in COLUMNS.items()}
     with open(os.path.join(folder, "metrics.json")) as f:
         lines = [json.loads(line) for line in f]
