@@ -31,9 +31,12 @@ $(VENV)/.requirements: requirements.lock $(VENV)/.uv
 	$(UV) pip install --require-hashes --build-constraints requirements.lock -r requirements.lock
 	touch $@
 
-# uv itself comes from the lock, too: the one requirement that pip installs.
+# uv itself comes from the lock, too: the one requirement that pip installs. A pip.conf of the
+# Python that builds the environment would not be seen from inside it, hence the copy.
 $(VENV)/.uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
+	cp "$$($(PYTHON) -c 'import sys; print(sys.prefix)')/pip.conf" $(VENV) 2>/dev/null || true
 	sed -n '/^uv==/,/^    #/p' requirements.lock > $(VENV)/uv.txt
 	$(PY) -m pip install --quiet --require-hashes -r $(VENV)/uv.txt
 	touch $@

@@ -105,10 +105,10 @@ def fetch(folder: Path) -> Path:
     raise SystemExit(f"{PACKAGE} could not be fetched.\n" + "\n".join(errors))
 
 
-def verify(archive: Path, sha256: str = SHA256) -> None:
+def verify(archive: Path) -> None:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != sha256:
-        raise SystemExit(f"{archive.name} has the SHA-256 {digest}, expected {sha256}: not used.")
+    if digest != SHA256:
+        raise SystemExit(f"{archive.name} has the SHA-256 {digest}, expected {SHA256}: not used.")
 
 
 def build_wheel(archive: Path, folder: Path, repairs=REPAIRS) -> Path:
@@ -172,7 +172,6 @@ def main() -> None:
             f"{where}\n{site_packages / 'detectron2'} is there, but cannot be imported. "
             "Remove it (pip uninstall detectron2), then run this again."
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
         folder = Path(name)
         if source == "git":
@@ -189,4 +188,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     main()

@@ -1,7 +1,7 @@
 """Runs uv under the user's own index configuration: python tools/run_uv.py pip install ...
 
-uv reads neither pip.conf nor PIP_*, so what they say is handed to uv as UV_* variables. Where
-the user told uv itself (UV_* variables, uv.toml), that wins.
+uv reads neither pip.conf nor PIP_*, so what they say is handed to uv as UV_* variables. What the
+user told uv itself (UV_* variables, uv.toml) wins. Needs nothing but Python and pip.
 """
 
 import ast
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, List
+from urllib.parse import unquote
 
 # pip's option -> what says the same to uv: environment variables, the first is the one we set
 VARIABLES = {
@@ -53,7 +54,16 @@ def pip_settings() -> Settings:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return parse_pip_config(done.stdout)
+    settings = parse_pip_config(done.stdout)
+    if "find-links" in settings:  # pip overlooks a folder that is not there, uv stops at it
+        settings["find-links"] = list(filter(is_reachable, settings["find-links"]))
+    return settings
+
+
+def is_reachable(link: str) -> bool:
+    """False for a local folder or file that does not exist."""
+    remote = "://" in link and not link.startswith("file:")
+    return remote or Path(unquote(link.replace("file://", "", 1))).expanduser().exists()
 
 
 def parse_uv_toml(content: dict) -> Settings:
@@ -105,7 +115,7 @@ def uv_environment(pip: Settings, uv: Settings) -> Dict[str, str]:
     """
     added = {}
     for option, variables in VARIABLES.items():
-        if option in pip and option not in uv:
+        if pip.get(option) and option not in uv:
             added[variables[0]] = ("," if option == "find-links" else " ").join(pip[option])
     # As pip does, take each package from whichever index has it. uv's default stops at the first
     # index that knows the name, and so fails where a second, partial index lacks the pinned
