@@ -8,9 +8,9 @@
 --num-gpus 0 runs on the CPU.
 """
 import sys
+import weakref
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import (
@@ -23,9 +23,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from nrpn_d2 import add_nrpn_config, check_nrpn_config
+from nrpn_d2.checkpointer import NRPNCheckpointer, last_checkpoint, set_pixels
 from nrpn_d2.data import VOCDatasetMapper, register_datasets
 from nrpn_d2.evaluation import build_evaluators, with_budgets
 from nrpn_d2.events import ExchangePrinter
+from nrpn_d2.saving import BestCheckpoint, best_metric
 
 
 class Trainer(DefaultTrainer):
@@ -46,6 +48,16 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         return build_evaluators(cfg, dataset_name)
+
+    def build_hooks(self):
+        # DefaultTrainer makes Detectron2's own checkpointer, and then calls this
+        self.checkpointer = NRPNCheckpointer.from_config(
+            self.cfg, self._trainer.model, trainer=weakref.proxy(self)
+        )
+        hooks = super().build_hooks()
+        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
+            hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
+        return hooks
 
     def build_writers(self):
         return super().build_writers() + [ExchangePrinter()]
@@ -76,6 +88,7 @@ def setup(args):
     cfg.merge_from_list(args.opts)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
+    set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None)
     cfg.freeze()
     check_nrpn_config(cfg)
     default_setup(cfg, args)
@@ -88,7 +101,7 @@ def main(args):
     cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load(cfg.MODEL.WEIGHTS)
+        NRPNCheckpointer.from_config(cfg, model).load(cfg.MODEL.WEIGHTS)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)

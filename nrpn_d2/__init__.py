@@ -12,10 +12,13 @@ Importing it registers everything. In data-flow order:
     losses             logits, labels, IoUs -> losses: BCE, Overlap, Focal, QualityFocal
     events             the exchange of the two networks, into the log
     checkpoint         pre-trained weights into both networks
+    weights            ImageNet VGG-16: torchvision://vgg16, torchvision://vgg16_caffe, files
+    pixels             the order, mean and deviation of pixels that weights were trained with
+    checkpointer       NRPNCheckpointer, of safe_load (what is read) and saving (what is written)
     evaluation         proposals and detections -> recall and AP
     visualize          pictures of proposals; curves
 """
-from . import vgg  # noqa: F401  (registers)
+from . import vgg, weights  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
 from .hard_negative_rpn import HardNegativeRPN
 from .losses import OBJECTNESS_LOSS_REGISTRY

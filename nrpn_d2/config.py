@@ -74,6 +74,13 @@ def add_nrpn_config(cfg: CN) -> None:
     # "error": stop at the first invalid object or image; "skip": drop, count and report it
     cfg.DATASETS.VOC_ON_ERROR = "error"
 
+    # ---- Checkpoints: the newest periodic ones that are kept; 0 keeps all
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
+    # model_best.pth has the largest value of this result, taken every TEST.EVAL_PERIOD iterations.
+    # "" is "bbox/AP50" or, for a ProposalNetwork, "box_proposals/AR@300" (most proposals), on the
+    # first of DATASETS.TEST
+    cfg.SOLVER.BEST_METRIC = ""
+
     # ---- Evaluation: number of proposals per image, and IoU thresholds of the recall
     cfg.TEST.PROPOSALS = CN()
     cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]
@@ -100,6 +107,7 @@ _NOT_NEGATIVE = (
     "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA",
     "MODEL.NRPN.WARMUP_ITERS",
     "MODEL.NRPN.LOSS_WEIGHT",
+    "SOLVER.CHECKPOINTS_TO_KEEP",
 )
 _OVER_ZERO_TO_ONE = ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", "MODEL.NRPN.IGNORE_IOA")
 _CHOICES = {
