@@ -197,7 +197,10 @@ class NRPNCheckpointer(DetectionCheckpointer):
             f.write(last_filename_basename)
 
     def _prune(self) -> None:
-        files = self.get_all_checkpoint_files() if self.keep else []
+        """Remove old periodic checkpoints, and what a killed run left half written."""
+        files = [os.path.join(self.save_dir, name) for name in os.listdir(self.save_dir)]
         periodic = [path for path in files if _PERIODIC.fullmatch(os.path.basename(path))]
-        for path in sorted(periodic, key=os.path.getmtime)[: -self.keep]:
+        periodic.sort(key=os.path.getmtime)
+        old = periodic[: -self.keep] if self.keep else []
+        for path in old + [path for path in files if path.endswith(".pth.tmp")]:
             os.remove(path)

@@ -130,14 +130,12 @@ def _pickle_in(path: str) -> BinaryIO:
 
 def _forbidden_object(path: str, message: str) -> Optional[str]:
     """What a file that torch refused asked for; None if it is broken in another way."""
-    named = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", message)
-    if named:
-        return named.group(1)
     try:
         with _pickle_in(path) as f:
             while True:  # files from before torch 1.6 are several pickles
                 _Naming(f, encoding="latin1").load()
     except _Refused as e:
         return str(e)
-    except Exception:
-        return None
+    except Exception:  # its end, or where it is broken
+        named = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", message)
+        return named and named.group(1)
