@@ -5,12 +5,13 @@ Importing it registers everything. In data-flow order:
     config             add_nrpn_config: every key
     data               VOC-layout folders and the embedded dataset `shapes` -> dataset dicts
     vgg                image -> features: build_vgg_backbone; VGGBoxHead
-    hard_negative_rpn  features -> proposals and losses: HardNegativeRPN, the hub of the next four
+    hard_negative_rpn  features -> proposals and losses: HardNegativeRPN, the hub of the next five
+    labels             anchors, ground truth -> labels, IoUs
     negative_rpn       image -> the nRPN's logits
     mining             logits -> false positives; the nRPN's logits -> hard negatives
     samplers           labels -> sampled labels: Random, OHEM, IoUBalanced, NRPN, All
     losses             logits, labels, IoUs -> losses: BCE, Overlap, Focal, QualityFocal
-    events             the exchange of the two networks, into the log
+    events             the exchange of the two networks -> scalars, log
     checkpoint         pre-trained weights into both networks
     weights            ImageNet VGG-16: torchvision://vgg16, torchvision://vgg16_caffe, files
     pixels             the order, mean and deviation of pixels that weights were trained with
@@ -20,10 +21,13 @@ Importing it registers everything. In data-flow order:
 """
 from . import vgg, weights  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
+from .data import register_datasets
 from .hard_negative_rpn import HardNegativeRPN
 from .losses import OBJECTNESS_LOSS_REGISTRY
 from .negative_rpn import NegativeRPN
 from .samplers import NEGATIVE_SAMPLER_REGISTRY
+
+register_datasets()
 
 __version__ = "0.1.0"
 __all__ = [

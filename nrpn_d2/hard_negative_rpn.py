@@ -20,21 +20,17 @@ from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_ioa, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.memory import retry_if_cuda_oom
 
 from .checkpoint import hide_from_name_matching
 from .config import check_nrpn_config
+from .events import log_exchange
+from .labels import label_anchors
 from .losses import OBJECTNESS_LOSS_REGISTRY, bce
 from .mining import false_positives, hard_negatives, nrpn_labels
 from .negative_rpn import NegativeRPN
-from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN, Sample
-
-
-def mean_score(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean probability over the masked anchors; NaN where there are none."""
-    return (logits.float().sigmoid() * mask).sum() / mask.sum()
+from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -173,7 +169,13 @@ class HardNegativeRPN(RPN):
     @torch.jit.unused
     def learn(self, images, features, anchors, logits, deltas, gt_instances):
         """One training step of both networks: label, mine, sample, lose."""
-        labels, ious, gt_boxes = self.label_anchors(anchors, gt_instances)
+        labels, ious, gt_boxes = label_anchors(
+            Boxes.cat(anchors),
+            gt_instances,
+            self.anchor_matcher,
+            ignore_ioa=self.ignore_ioa,
+            boundary_thresh=self.anchor_boundary_thresh,
+        )
         scores = cat(logits, dim=1).detach()  # (N, R)
         hardness, losses = None, {}
         if self.negative_rpn is not None:
@@ -185,50 +187,8 @@ class HardNegativeRPN(RPN):
         sample = self.negative_sampler(labels, scores, ious, hardness)
         losses.update(self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious))
         if self.negative_rpn is not None:
-            self._log_exchange(scores, nrpn_logits, found, sample)
+            log_exchange(scores, nrpn_logits, found, sample.hard)
         return losses
-
-    @torch.no_grad()
-    def label_anchors(
-        self, anchors: List[Boxes], gt_instances: List[Instances]
-    ) -> Tuple[torch.Tensor, torch.Tensor, List[torch.Tensor]]:
-        """Match all anchors with the objects of each image; nothing is sampled yet.
-
-        Returns:
-            (N, R) labels; (N, R) IoUs; N tensors (R, 4), the box of the matched object, undefined
-            where the label is not 1.
-        """
-        all_anchors = Boxes.cat(anchors)
-        labels, ious, gt_boxes = [], [], []
-        for gt in gt_instances:
-            ignored = gt.gt_classes < 0
-            objects = gt.gt_boxes[~ignored]
-            quality = retry_if_cuda_oom(pairwise_iou)(objects, all_anchors)  # (objects, R)
-            matched, label = retry_if_cuda_oom(self.anchor_matcher)(quality)
-            if len(objects) > 0:
-                iou = quality.gather(0, matched[None])[0]
-                gt_box = objects.tensor[matched.to(objects.device)]
-            else:
-                iou = torch.zeros_like(all_anchors.tensor[:, 0])
-                gt_box = torch.zeros_like(all_anchors.tensor)
-            # Where the GPU's memory was too small these come from the CPU
-            label, iou = label.to(objects.device), iou.to(objects.device)
-            if len(objects) < len(gt):
-                self._ignore(label, gt.gt_boxes[ignored], all_anchors)
-            if self.anchor_boundary_thresh >= 0:  # off by default, as in Detectron2
-                inside = all_anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)
-                label[~inside] = -1
-            labels.append(label)
-            ious.append(iou)
-            gt_boxes.append(gt_box)
-        return torch.stack(labels), torch.stack(ious), gt_boxes
-
-    def _ignore(self, label: torch.Tensor, ignored: Boxes, anchors: Boxes) -> None:
-        """Set to -1 the (R,) background labels of anchors on the ignored boxes, in place."""
-        background_iou = self.anchor_matcher.thresholds[1]
-        near = (pairwise_iou(ignored, anchors) >= background_iou).any(dim=0)
-        inside = (pairwise_ioa(ignored, anchors) >= self.ignore_ioa).any(dim=0)
-        label.masked_fill_((label == 0) & (near | inside), -1)
 
     def train_nrpn(
         self, images, features, labels: torch.Tensor, found: torch.Tensor
@@ -319,24 +279,3 @@ class HardNegativeRPN(RPN):
             "loss_rpn_loc": localization_loss / batch_size,
         }
         return {name: loss * self.loss_weight[name] for name, loss in losses.items()}
-
-    @torch.no_grad()
-    def _log_exchange(self, scores, nrpn_logits, found: torch.Tensor, sample: Sample) -> None:
-        """Report per iteration what the networks give each other; counts are per image."""
-        joint = nrpn_logits is not None
-        num_images = len(found)
-        stats = {
-            "nrpn/false_positives": found.sum() / num_images,
-            "nrpn/hard_negatives": sample.hard.sum() / num_images,
-            "nrpn/rpn_score_on_fp": mean_score(scores, found),
-        }
-        if joint:
-            stats["nrpn/score_on_fp"] = mean_score(nrpn_logits, found)
-            stats["nrpn/rpn_score_on_hard"] = mean_score(scores, sample.hard)
-            stats["nrpn/score_on_hard"] = mean_score(nrpn_logits, sample.hard)
-        storage = get_event_storage()
-        storage.put_scalar("nrpn/joint", float(joint), smoothing_hint=False)
-        values = torch.stack(list(stats.values())).tolist()  # one transfer from the GPU
-        for name, value in zip(stats, values):
-            if value == value:  # no mean over no anchors
-                storage.put_scalar(name, value)

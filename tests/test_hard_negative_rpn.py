@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, ImageList, pairwise_ioa, pairwise_iou
+from detectron2.structures import Boxes, ImageList
 from detectron2.utils.events import EventStorage
 from small_models import TWO_OBJECTS, batch, instances, small_cfg
 from torch import nn
@@ -338,69 +338,6 @@ def test_ohem_takes_the_rpns_own_scores():
     losses, _ = learn(rpn, [instances([[0, 0, 10, 10]])])
     expected = (softplus(0) + softplus(3) + softplus(1) + softplus(2)) / 4
     assert losses["loss_rpn_cls"].item() == pytest.approx(expected, abs=1e-6)
-
-
-# ---- Labels
-
-
-def naive_labels(gt, anchors, ignore_ioa=0.5):
-    """Labels and IoUs by Faster R-CNN's rules and the rule for difficult objects."""
-    real = gt.gt_boxes[gt.gt_classes >= 0]
-    ignored = gt.gt_boxes[gt.gt_classes < 0]
-    iou = pairwise_iou(real, anchors)
-    ignored_iou, ignored_ioa = pairwise_iou(ignored, anchors), pairwise_ioa(ignored, anchors)
-    labels, best = [], []
-    for a in range(len(anchors)):
-        ious = iou[:, a].tolist()
-        top = max(ious, default=0.0)
-        is_best = any(value == row.max().item() for value, row in zip(ious, iou))
-        label = 1 if top >= 0.7 or is_best else (0 if top < 0.3 else -1)
-        over = (ignored_iou[:, a] >= 0.3).any() or (ignored_ioa[:, a] >= ignore_ioa).any()
-        labels.append(-1 if label == 0 and over else label)
-        best.append(top)
-    return labels, best
-
-
-@pytest.mark.parametrize("classes", [[0, 1, 2], [0, -1, 2], [-1, -1, 0], [-1, -1, -1]])
-def test_labels(classes):
-    boxes = [[4, 4, 40, 40], [50, 10, 120, 90], [90, 60, 110, 84]]
-    gts = [instances(boxes, classes), instances([])]
-    model = build_model(small_cfg())
-    rpn = model.proposal_generator
-    anchors = rpn.anchor_generator([torch.zeros(2, 16, 12, 16)])
-    labels, ious, gt_boxes = rpn.label_anchors(anchors, gts)
-    for i, gt in enumerate(gts):
-        expected, best = naive_labels(gt, anchors[0])
-        assert labels[i].tolist() == expected
-        assert ious[i].tolist() == pytest.approx(best, abs=1e-6)
-    if classes == [0, -1, 2]:
-        assert {(x, y) for x, y in zip(labels[0].tolist(), labels[1].tolist())} == {
-            (1, 0), (0, 0), (-1, 0)
-        }
-    real = gts[0].gt_boxes.tensor[gts[0].gt_classes >= 0]
-    iou = pairwise_iou(Boxes(real), anchors[0])
-    for a in (labels[0] == 1).nonzero().flatten().tolist():
-        assert torch.equal(gt_boxes[0][a], real[iou[:, a].argmax()])
-
-
-def test_ignore_ioa_is_configurable():
-    gt = instances([[0, 0, 64, 64]], [-1])
-    counts = []
-    for ioa in (0.3, 1.0):
-        rpn = build_model(small_cfg(MODEL__NRPN__IGNORE_IOA=ioa)).proposal_generator
-        anchors = rpn.anchor_generator([torch.zeros(1, 16, 12, 16)])
-        labels, _, _ = rpn.label_anchors(anchors, [gt])
-        assert labels[0].tolist() == naive_labels(gt, anchors[0], ioa)[0]
-        counts.append((labels == -1).sum().item())
-    assert counts[0] > counts[1] > 0
-
-
-def test_anchors_outside_the_image_can_be_ignored_as_in_detectron2():
-    rpn = build_model(small_cfg(MODEL__RPN__BOUNDARY_THRESH=0)).proposal_generator
-    anchors = rpn.anchor_generator([torch.zeros(1, 16, 12, 16)])
-    labels, _, _ = rpn.label_anchors(anchors, [instances(TWO_OBJECTS)])
-    inside = anchors[0].inside_box((96, 128), 0)
-    assert (labels[0][~inside] == -1).all() and (labels[0][inside] >= 0).any()
 
 
 # ---- Construction
