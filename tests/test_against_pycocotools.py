@@ -13,6 +13,8 @@ from nrpn_d2.evaluation.boxes import box_area, box_iou
 from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
     SIZE_RANGES,
+    Pairs,
+    close_indices,
     covered_overlaps,
     in_size_ranges,
     recall,
@@ -58,13 +60,16 @@ def coco_recall(scenes):
 
 
 def our_recall(scenes):
-    overlaps = [
-        covered_overlaps(
-            box_iou(boxes[:, None], objects[None]), BUDGETS, in_size_ranges(box_area(objects))
-        )
-        for objects, boxes in scenes
-    ]
-    return recall(np.concatenate(overlaps, axis=-1), AR_THRESHOLDS)
+    objects, proposals, iou, first = [], [], [], 0
+    for boxes, found in scenes:
+        g, k = close_indices(boxes, found, 0.5)
+        objects, proposals = objects + [first + g], proposals + [k]
+        iou.append(box_iou(boxes[g], found[k]))
+        first += len(boxes)
+    pairs = Pairs(*map(np.concatenate, (objects, proposals, iou)))
+    images = np.repeat(np.arange(len(scenes)), [len(boxes) for boxes, _ in scenes])
+    sizes = in_size_ranges(np.concatenate([box_area(boxes) for boxes, _ in scenes]))
+    return recall(covered_overlaps(pairs, images, BUDGETS, sizes), AR_THRESHOLDS)
 
 
 def test_equal_where_no_proposal_has_two_objects():

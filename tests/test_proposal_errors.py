@@ -11,7 +11,7 @@ from nrpn_d2.evaluation.proposal_errors import KINDS, classify_proposals
 
 
 def kinds_of(iou, ignored):
-    return [KINDS[k] for k in classify_proposals(np.array(iou), np.array(ignored, bool))]
+    return [KINDS[k] for k in classify_proposals(np.array(iou).T, np.array(ignored, bool))]
 
 
 def test_kinds_by_hand():
@@ -44,8 +44,8 @@ def test_proposals_on_difficult_objects_are_no_error():
 
 
 def test_without_objects_everything_is_background():
-    assert classify_proposals(np.empty((3, 0)), np.empty(0, bool)).tolist() == [3, 3, 3]
-    assert classify_proposals(np.empty((0, 2)), np.zeros(2, bool)).tolist() == []
+    assert classify_proposals(np.empty((0, 3)), np.empty(0, bool)).tolist() == [3, 3, 3]
+    assert classify_proposals(np.empty((2, 0)), np.zeros(2, bool)).tolist() == []
 
 
 def proposals(boxes, scores):

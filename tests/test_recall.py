@@ -9,10 +9,12 @@ from detectron2.evaluation.coco_evaluation import _evaluate_box_proposals
 from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes
 
-from nrpn_d2.evaluation.boxes import box_iou, check_boxes
+from nrpn_d2.evaluation.boxes import box_area, box_iou, check_boxes
 from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
+    Pairs,
     average_recall,
+    close_indices,
     covered_overlaps,
     in_size_ranges,
     match_greedily,
@@ -20,9 +22,19 @@ from nrpn_d2.evaluation.recall import (
 )
 
 
-def covered(iou, budgets, floor=0.5, matching="greedy"):
-    in_range = np.ones((1, iou.shape[1]), bool)
-    return covered_overlaps(iou, budgets, in_range, floor, matching)[:, 0]
+def covered(*matrices, budgets, in_range=None, floor=0.5, matching="greedy"):
+    """The overlaps (B, Z, G) for the IoU matrices (G, K) of some images; Z = 1 without ranges."""
+    found = [np.nonzero(iou >= floor) for iou in matrices]
+    first = np.cumsum([0] + [len(iou) for iou in matrices])
+    pairs = Pairs(
+        np.concatenate([g + start for (g, _), start in zip(found, first)]),
+        np.concatenate([k for _, k in found]),
+        np.concatenate([iou[at] for iou, at in zip(matrices, found)]),
+    )
+    images = np.repeat(np.arange(len(matrices)), np.diff(first))
+    if in_range is None:
+        in_range = np.ones((1, len(images)), bool)
+    return covered_overlaps(pairs, images, budgets, in_range, matching)
 
 
 def test_box_iou_by_hand():
@@ -39,32 +51,33 @@ def test_box_iou_by_hand():
 def test_greedy_matching_gives_each_proposal_to_one_object():
     # Proposal 0 is best for both objects; object 0 has the larger IoU and takes it, object 1 is
     # left with proposal 1.
-    iou = np.array([[0.9, 0.8], [0.1, 0.6]])
-    np.testing.assert_allclose(covered(iou, [2]), [[0.9, 0.6]])
-    np.testing.assert_allclose(covered(iou, [2], matching="best"), [[0.9, 0.8]])
+    iou = np.array([[0.9, 0.1], [0.8, 0.6]])
+    np.testing.assert_allclose(covered(iou, budgets=[2])[0], [[0.9, 0.6]])
+    np.testing.assert_allclose(covered(iou, budgets=[2], matching="best")[0], [[0.9, 0.8]])
     # With one proposal, one object stays uncovered.
-    np.testing.assert_allclose(covered(iou, [1]), [[0.9, 0.0]])
+    np.testing.assert_allclose(covered(iou, budgets=[1])[0], [[0.9, 0.0]])
 
 
 def test_a_budget_counts_the_best_proposals_only():
-    iou = np.array([[0.0], [0.6], [0.0], [0.9]])
-    np.testing.assert_allclose(covered(iou, [1, 2, 3, 4, 100])[:, 0], [0, 0.6, 0.6, 0.9, 0.9])
+    iou = np.array([[0.0, 0.6, 0.0, 0.9]])
+    overlaps = covered(iou, budgets=[1, 2, 3, 4, 100])
+    np.testing.assert_allclose(overlaps[:, 0, 0], [0, 0.6, 0.6, 0.9, 0.9])
 
 
 def test_no_proposals_cover_nothing():
-    np.testing.assert_array_equal(covered(np.empty((0, 2)), [1, 10]), np.zeros((2, 2)))
-    assert covered(np.empty((3, 0)), [1]).shape == (1, 0)
+    np.testing.assert_array_equal(covered(np.empty((2, 0)), budgets=[1, 10]), np.zeros((2, 1, 2)))
+    assert covered(np.empty((0, 3)), budgets=[1]).shape == (1, 1, 0)
 
 
 @pytest.mark.parametrize("budgets", [[], [0, 5], [-1]])
 def test_impossible_budgets_are_refused(budgets):
     with pytest.raises(ValueError, match="budgets must be positive"):
-        covered(np.ones((1, 1)), budgets)
+        covered(np.ones((1, 1)), budgets=budgets)
 
 
 def test_unknown_matching_is_refused():
     with pytest.raises(ValueError, match="'optimal'"):
-        covered(np.ones((1, 1)), [1], matching="optimal")
+        covered(np.ones((1, 1)), budgets=[1], matching="optimal")
 
 
 def test_size_ranges_include_their_lower_bound():
@@ -80,7 +93,7 @@ def test_size_ranges_include_their_lower_bound():
 def test_objects_of_a_size_compete_among_themselves():
     # One proposal over two objects: together the first takes it, alone each has it.
     in_range = np.array([[True, False], [False, True], [True, True]])
-    overlaps = covered_overlaps(np.array([[0.9, 0.8]]), [1], in_range)[0]
+    overlaps = covered(np.array([[0.9], [0.8]]), budgets=[1], in_range=in_range)[0]
     np.testing.assert_array_equal(overlaps, [[0.9, np.nan], [np.nan, 0.8], [0.9, 0.0]])
 
 
@@ -105,22 +118,56 @@ def test_exact_overlaps_reach_their_threshold():
         assert recall(iou[None], [threshold]) == 1
 
 
+def matched_pair_by_pair(iou):
+    expected, used = np.zeros(len(iou)), set()
+    for g, k in sorted(np.ndindex(iou.shape), key=lambda pair: -iou[pair]):
+        if ("g", g) not in used and ("k", k) not in used:
+            expected[g] = iou[g, k]
+            used |= {("g", g), ("k", k)}
+    return expected
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 7), st.integers(0, 4))
-def test_greedy_matching_takes_pairs_in_order_of_iou(seed, num_proposals, num_objects):
-    iou = np.random.default_rng(seed).random((num_proposals, num_objects))
-    expected, used = np.zeros(num_objects), set()
-    pairs = itertools.product(range(num_proposals), range(num_objects))
-    for k, g in sorted(pairs, key=lambda pair: -iou[pair]):
-        if ("k", k) not in used and ("g", g) not in used:
-            expected[g] = iou[k, g]
-            used |= {("k", k), ("g", g)}
-    np.testing.assert_array_equal(match_greedily(iou), expected)
-    # Pairs below the floor are dropped and change nothing above it.
-    budget = max(num_proposals, 1)
-    floored = np.where(expected >= 0.5, expected, 0)
-    np.testing.assert_array_equal(covered(iou, [budget])[0], floored)
-    np.testing.assert_array_equal(covered(iou, [budget], floor=0.0)[0], expected)
+@given(st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7))))
+def test_greedy_matching_takes_pairs_in_order_of_iou(seed, shapes):
+    rng = np.random.default_rng(seed)
+    scenes = [rng.random(shape) for shape in [*shapes, (2, 3)]]
+    for iou in scenes:
+        np.testing.assert_array_equal(match_greedily(iou), matched_pair_by_pair(iou))
+    budgets = [4, 1, 9]
+    sizes = rng.random((2, sum(map(len, scenes)))) < 0.6
+    overlaps = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.0)
+    # Pairs below the floor are left out and change nothing above it.
+    floored = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.5)
+    best = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.0, matching="best")
+    for b, z in itertools.product(range(3), range(2)):
+        start = 0
+        for iou in scenes:
+            of_image = slice(start, start + len(iou))
+            start += len(iou)
+            members = sizes[z, of_image]
+            within = iou[members, : budgets[b]]
+            expected = np.full(len(iou), np.nan)
+            expected[members] = matched_pair_by_pair(within)
+            np.testing.assert_array_equal(overlaps[b, z, of_image], expected)
+            expected[expected < 0.5] = 0
+            np.testing.assert_array_equal(floored[b, z, of_image], expected)
+            expected[members] = within.max(axis=1, initial=0)
+            np.testing.assert_array_equal(best[b, z, of_image], expected)
+
+
+def test_close_pairs_are_all_found():
+    rng = np.random.default_rng(2)
+    for floor in (0.3, 0.5, 0.9):
+        objects = random_boxes(rng, 5).astype(np.float64)
+        proposals = near_boxes(rng, objects, 300, spread=0.1)
+        iou = box_iou(objects[:, None], proposals)
+        found = np.zeros(iou.shape, bool)
+        found[close_indices(objects, proposals, floor)] = True
+        assert found[iou >= floor].all() and not found[iou < 0.99 * floor].any()
+        assert 0 < found.sum() < found.size
+    # 7 of 10 pixels: exactly the floor.
+    assert len(close_indices(np.array([[0.0, 0, 10, 1]]), np.array([[0, 0, 7, 1]]), 0.7)[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,15 +229,10 @@ def test_recall_equals_detectron2_where_every_image_has_proposals():
     assert not np.isin(areas, [32**2, 96**2]).any()
 
     budgets = [5, 20, 60]
-    overlaps = [
-        covered_overlaps(
-            box_iou(proposals[:, None], objects[None]),
-            budgets,
-            in_size_ranges((objects[:, 2:] - objects[:, :2]).prod(axis=1)),
-        )
-        for objects, proposals in scenes
-    ]
-    overlaps = np.concatenate(overlaps, axis=-1)
+    scenes = [(box_iou(objects[:, None], found), box_area(objects)) for objects, found in scenes]
+    matrices, areas = zip(*scenes)
+    sizes = in_size_ranges(np.concatenate(areas))
+    overlaps = covered(*matrices, budgets=budgets, in_range=sizes)
     for b, z in itertools.product(range(3), range(4)):
         theirs = _evaluate_box_proposals(
             predictions,
@@ -203,5 +245,5 @@ def test_recall_equals_detectron2_where_every_image_has_proposals():
         )
         assert average_recall(overlaps[b, z]) == pytest.approx(theirs["ar"].item(), abs=1e-6)
     # One-to-one matching makes a difference here, so that the comparison says something.
-    best = [covered(box_iou(p[:, None], o[None]), budgets, matching="best") for o, p in scenes]
-    assert average_recall(np.concatenate(best, axis=-1)[0]) > average_recall(overlaps[0, 3]) + 0.05
+    best = covered(*matrices, budgets=budgets, matching="best")
+    assert average_recall(best[0, 0]) > average_recall(overlaps[0, 3]) + 0.05

@@ -38,6 +38,9 @@ def check_boxes(boxes, scores, origin):
         raise ValueError(
             f"{origin}: wants boxes (M, 4) and scores (M,), got {boxes.shape} and {scores.shape}"
         )
+    upright = boxes[:, 2:] >= boxes[:, :2]  # false for NaN, too
+    if upright.all() and np.isfinite(boxes.sum()) and np.isfinite(scores.sum()):
+        return
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         m = int(np.argmin(finite))
@@ -45,9 +48,8 @@ def check_boxes(boxes, scores, origin):
             f"{origin}: box {m} is {boxes[m].tolist()} with score {scores[m]}; "
             "a NaN or infinity usually means that training diverged"
         )
-    upright = (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
     if not upright.all():
-        m = int(np.argmin(upright))
+        m = int(np.argmin(upright.all(axis=1)))
         raise ValueError(
             f"{origin}: box {m} is {boxes[m].tolist()}, its width or height is negative; "
             "boxes are x0, y0, x1, y1"

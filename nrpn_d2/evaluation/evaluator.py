@@ -91,5 +91,7 @@ def read_proposals(output, origin):
     boxes = output["proposals"].proposal_boxes.tensor.cpu().numpy()
     logits = output["proposals"].objectness_logits.cpu().numpy()
     check_boxes(boxes, logits, origin)
-    order = np.argsort(-logits, kind="stable")
-    return boxes[order], logits[order]
+    if (logits[1:] > logits[:-1]).any():
+        order = np.argsort(-logits, kind="stable")
+        return boxes[order], logits[order]
+    return boxes, logits

@@ -27,16 +27,16 @@ SCORES = (0.5, 0.7, 0.9)
 def classify_proposals(iou, ignored):
     """
     Args:
-        iou (ndarray): (K, G) with all objects of one image.
+        iou (ndarray): (G, K) with all objects of one image.
         ignored (ndarray): (G,) bool, difficult or crowd.
 
     Returns:
         ndarray: (K,) index in KINDS. A proposal belongs to the object it overlaps most.
     """
-    kinds = np.full(len(iou), KINDS.index("background"))
+    kinds = np.full(iou.shape[1], KINDS.index("background"))
     if iou.size == 0:
         return kinds
-    best, best_iou = iou.argmax(axis=1), iou.max(axis=1)
+    best, best_iou = iou.argmax(axis=0), iou.max(axis=0)
     kinds[best_iou >= BACKGROUND_IOU] = KINDS.index("localisation")
     covering = np.flatnonzero(best_iou >= HIT_IOU)
     kinds[covering] = KINDS.index("duplicate")
@@ -71,7 +71,7 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         boxes, logits = read_proposals(output, origin)
         boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
         of_image = self.ground_truth.of_image(n)
-        iou = box_iou(boxes[:, None], self.ground_truth.boxes[None, of_image])
+        iou = box_iou(self.ground_truth.boxes[of_image, None], boxes)
         kinds = classify_proposals(iou, self.ground_truth.ignored[of_image])
         return kinds, 1 / (1 + np.exp(-logits.astype(np.float64)))
 

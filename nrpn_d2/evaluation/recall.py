@@ -5,11 +5,13 @@ Shape shorthand in this module:
 
     K: proposals of one image, best score first
     G: annotated objects, of one image or of the whole dataset
+    M: pairs of an object and a proposal
     B: budgets; a budget is the number of best proposals that count
     Z: size ranges
     T: IoU thresholds
 """
 
+from typing import NamedTuple
 import numpy as np
 
 # Areas in square pixels of the original image, lower bound included, upper one not (Table 2 of
@@ -31,21 +33,52 @@ def in_size_ranges(areas, size_ranges=SIZE_RANGES):
     return (areas >= bounds[:, :1]) & (areas < bounds[:, 1:])
 
 
-def covered_overlaps(iou, budgets, in_range, floor=0.5, matching="greedy"):
+class Pairs(NamedTuple):
+    """M pairs of an object and a proposal of one image that overlap, by object, then proposal."""
+
+    objects: np.ndarray  # (M,) index in [0, G)
+    proposals: np.ndarray  # (M,) index in the image's proposals, 0 for the best score
+    iou: np.ndarray  # (M,)
+
+
+def close_indices(objects, proposals, floor):
     """
-    The IoU with which each object of one image is covered, at several budgets.
+    Find the pairs that may have an IoU of at least ``floor`` with few operations per image.
+
+    Args:
+        objects (ndarray): (G, 4). proposals (ndarray): (K, 4), of one image.
+
+    Returns:
+        ndarray, ndarray: indices (M,) of objects and proposals, by object. In float32 and a little
+        generous: compute the exact IoU of these pairs.
+    """
+    a = objects.T.astype(np.float32)[:, :, None]  # (4, G, 1)
+    b = np.ascontiguousarray(proposals.T, np.float32)[:, None]  # (4, 1, K)
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])  # (2, G, K)
+    intersection = np.maximum(sides[0], 0) * sides[1]
+    sides_a, sides_b = a[2:] - a[:2], b[2:] - b[:2]
+    areas = sides_a[0] * sides_a[1] + sides_b[0] * sides_b[1]
+    # IoU >= f exactly where intersection >= f / (1 + f) * (sum of the areas).
+    areas *= np.float32(0.999 * floor / (1 + floor))
+    return np.divmod(np.flatnonzero(intersection >= areas), max(len(proposals), 1))
+
+
+def covered_overlaps(pairs, images, budgets, in_range, matching="greedy"):
+    """
+    The IoU with which each object is covered, at several budgets.
 
     Greedy matching is one-to-one: the pair of largest IoU is matched first, then the largest among
     the proposals and objects that are left, as in Detectron2's COCO evaluator. The objects of one
     size range compete among themselves. With best-overlap matching, a proposal may cover any
     number of objects.
 
+    Leaving out all pairs below some IoU changes nothing above it, since larger ones go first.
+
     Args:
-        iou (ndarray): (K, G), proposals by descending score.
+        pairs (Pairs): of all images.
+        images (ndarray): (G,) int, ascending: where each object is.
         budgets (Sequence[int]): B positive numbers of proposals.
         in_range (ndarray): (Z, G) bool, which objects belong to which size range.
-        floor (float): IoUs below it are taken as 0. Larger pairs are matched before smaller ones,
-            so recall at thresholds >= floor does not change, and few pairs are left to look at.
         matching (str): "greedy" or "best".
 
     Returns:
@@ -56,25 +89,59 @@ def covered_overlaps(iou, budgets, in_range, floor=0.5, matching="greedy"):
     budgets = np.asarray(budgets)
     if budgets.size == 0 or budgets.min() < 1:
         raise ValueError(f"budgets must be positive numbers of proposals, got {budgets.tolist()}")
-    close = np.flatnonzero((iou >= floor).any(axis=1))
-    iou = np.where(iou[close] >= floor, iou[close], 0.0)
-    # The rows of the reduced matrix in each budget; many budgets have the same ones.
-    counts, budget_of = np.unique(np.searchsorted(close, budgets), return_inverse=True)
-
-    overlaps = np.full((len(counts),) + in_range.shape, np.nan)
-    for i, count in enumerate(counts):
-        best = iou[:count].max(axis=0, initial=0.0)
-        overlaps[i] = np.where(in_range, best, np.nan)
-        if matching == "greedy" and _is_contended(iou[:count], best):
-            for z, members in enumerate(in_range):
-                overlaps[i, z, members] = match_greedily(iou[:count, members])
-    return overlaps[budget_of]
+    covered, winners = _best_at_budgets(pairs, len(images), budgets)
+    overlaps = np.where(in_range, covered[:, None], np.nan)
+    if matching == "best":
+        return overlaps
+    for b, n in _contended(winners, images):
+        members = slice(*np.searchsorted(images, (n, n + 1)))
+        iou = _dense(pairs, members, budgets[b])
+        for z, of_range in enumerate(in_range[:, members]):
+            if of_range.sum() > 1:
+                overlaps[b, z, members][of_range] = match_greedily(iou[of_range])
+    return overlaps
 
 
-def _is_contended(iou, best):
-    """Whether one proposal has the best overlap, above 0, with two objects."""
-    winners = iou.argmax(axis=0)[best > 0] if len(iou) else np.empty(0)
-    return len(np.unique(winners)) < len(winners)
+def _best_at_budgets(pairs, num_objects, budgets):
+    """The best IoU of each object and the proposal that has it, (B, G) each; 0 and -1 if none."""
+    largest = int(budgets.max())
+    objects, proposals, best = (array[pairs.proposals < largest] for array in pairs)
+    bounds = np.searchsorted(objects, np.arange(num_objects + 1)).tolist()
+    for start, end in zip(bounds, bounds[1:]):
+        np.maximum.accumulate(best[start:end], out=best[start:end])
+    # What is best for an object changes only at these pairs.
+    better = np.ones(len(best), bool)
+    better[1:] = (best[1:] > best[:-1]) | (objects[1:] != objects[:-1])
+    # One pair of no proposal in front of each object's own: the answer where none is in the budget.
+    every = np.arange(num_objects)
+    first = np.searchsorted(objects[better], every)
+    objects = np.insert(objects[better], first, every)
+    proposals = np.insert(proposals[better], first, -1)
+    best = np.insert(best[better], first, 0.0)
+
+    position = objects * (largest + 1) + proposals
+    at = np.searchsorted(position, every * (largest + 1) + budgets[:, None]) - 1
+    return best[at], proposals[at]
+
+
+def _contended(winners, images):
+    """The budgets b and images n in which a proposal is best for two objects; list of (b, n)."""
+    b, g = np.nonzero(winners >= 0)
+    num_images, stride = images.max(initial=0) + 1, winners.max(initial=0) + 1
+    claims = np.sort((b * num_images + images[g]) * stride + winners[b, g])
+    twice = np.unique(claims[1:][claims[1:] == claims[:-1]] // stride)
+    return np.stack([twice // num_images, twice % num_images], axis=1).tolist()
+
+
+def _dense(pairs, members, budget):
+    """The IoU matrix of some objects (a slice) and all proposals in the budget that are close."""
+    of_image = slice(*np.searchsorted(pairs.objects, (members.start, members.stop)))
+    objects, proposals, iou = (array[of_image] for array in pairs)
+    within = proposals < budget
+    _, column = np.unique(proposals[within], return_inverse=True)
+    matrix = np.zeros((members.stop - members.start, column.max(initial=-1) + 1))
+    matrix[objects[within] - members.start, column] = iou[within]
+    return matrix
 
 
 def match_greedily(iou):
@@ -82,20 +149,20 @@ def match_greedily(iou):
     One-to-one matching, largest IoU first.
 
     Args:
-        iou (ndarray): (K, G)
+        iou (ndarray): (G, K)
 
     Returns:
         ndarray: (G,) the IoU of each object with its own proposal; 0 without one.
     """
     iou = iou.copy()
-    overlaps = np.zeros(iou.shape[1])
+    overlaps = np.zeros(len(iou))
     for _ in range(min(iou.shape)):
-        k, g = np.unravel_index(iou.argmax(), iou.shape)
-        if iou[k, g] <= 0:
+        g, k = np.unravel_index(iou.argmax(), iou.shape)
+        if iou[g, k] <= 0:
             break
-        overlaps[g] = iou[k, g]
-        iou[k, :] = 0
-        iou[:, g] = 0
+        overlaps[g] = iou[g, k]
+        iou[g, :] = 0
+        iou[:, k] = 0
     return overlaps
 
 

@@ -6,7 +6,15 @@ import numpy as np
 
 from .boxes import box_area, box_iou
 from .evaluator import PerImageEvaluator, read_proposals
-from .recall import SIZE_RANGES, average_recall, covered_overlaps, in_size_ranges, recall
+from .recall import (
+    SIZE_RANGES,
+    Pairs,
+    average_recall,
+    close_indices,
+    covered_overlaps,
+    in_size_ranges,
+    recall,
+)
 from .report import recall_table
 
 logger = logging.getLogger(__name__)
@@ -53,6 +61,11 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         super().__init__(dataset_name, ground_truth=ground_truth)
         if not iou_thresholds or not all(0 < t <= 1 for t in iou_thresholds):
             raise ValueError(f"IoU thresholds must be in (0, 1], got {list(iou_thresholds)}")
+        to_find = ~self.ground_truth.ignored
+        self._objects = self.ground_truth.boxes[to_find]
+        self._images = self.ground_truth.images[to_find]
+        every_image = np.arange(len(self.ground_truth.image_index) + 1)
+        self._first = np.searchsorted(self._images, every_image).tolist()
         self._budgets = sorted(budgets)
         self._all_budgets = sorted({*budgets, *CURVE_BUDGETS})
         self._thresholds = list(iou_thresholds)
@@ -63,38 +76,39 @@ class ProposalRecallEvaluator(PerImageEvaluator):
 
     def _read(self, output, n, origin):
         boxes, _ = read_proposals(output, origin)
-        objects = self._counted_boxes(n)
-        overlaps = covered_overlaps(
-            box_iou(boxes[:, None], objects[None]),
-            self._all_budgets,
-            in_size_ranges(box_area(objects), self._size_ranges),
-            self._floor,
-            self._matching,
-        )
-        return len(boxes), overlaps
+        objects, proposals = close_indices(self._objects[self._of_image(n)], boxes, self._floor)
+        return len(boxes), objects, proposals, boxes[proposals]
 
-    def _counted_boxes(self, n):
-        of_image = self.ground_truth.of_image(n)
-        return self.ground_truth.boxes[of_image][~self.ground_truth.ignored[of_image]]
+    def _of_image(self, n):
+        """The slice of the objects of image n among those to be found."""
+        return slice(self._first[n], self._first[n + 1])
 
     def _compute(self, records):
-        counted = ~self.ground_truth.ignored
-        images = self.ground_truth.images[counted]
-        in_range = in_size_ranges(box_area(self.ground_truth.boxes[counted]), self._size_ranges)
-        missed = np.where(in_range, 0.0, np.nan)
-        overlaps = np.repeat(missed[None], len(self._all_budgets), axis=0)
-        for n, (_, of_image) in records.items():
-            overlaps[:, :, slice(*np.searchsorted(images, (n, n + 1)))] = of_image
-
-        results = self._results(overlaps, self.ground_truth.classes[counted])
-        most_proposals = max((count for count, _ in records.values()), default=0)
+        in_range = in_size_ranges(box_area(self._objects), self._size_ranges)
+        overlaps = covered_overlaps(
+            self._pairs(records), self._images, self._all_budgets, in_range, self._matching
+        )
+        results = self._results(overlaps, self.ground_truth.classes[~self.ground_truth.ignored])
+        most_proposals = max((record[0] for record in records.values()), default=0)
         self.curves = {"recall": self._curves(overlaps, most_proposals)}
         logger.info(
-            f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(images)} objects in "
+            f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(self._objects)} objects in "
             f"{len(self.ground_truth.image_index)} images:\n"
             + recall_table(results, self._budgets, self._size_ranges, self._thresholds)
         )
         return OrderedDict(box_proposals=results)
+
+    def _pairs(self, records):
+        ordered = [(n, records[n]) for n in sorted(records)]
+        parts = [
+            (objects + self._first[n], proposals, boxes)
+            for n, (_, objects, proposals, boxes) in ordered
+        ]
+        empty = np.empty(0, int), np.empty(0, int), np.empty((0, 4), np.float32)
+        objects, proposals, boxes = map(np.concatenate, zip(empty, *parts))
+        iou = box_iou(self._objects[objects], boxes)
+        close = iou >= self._floor
+        return Pairs(objects[close], proposals[close], iou[close])
 
     def _results(self, overlaps, classes):
         results = OrderedDict()

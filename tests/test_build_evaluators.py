@@ -1,0 +1,55 @@
+import numpy as np
+import torch
+
+from detectron2.config import get_cfg
+from detectron2.structures import Boxes, Instances
+from registered_dataset import registered
+
+from nrpn_d2 import add_nrpn_config
+from nrpn_d2.evaluation import build_evaluators
+
+BOX = [10, 10, 60, 60]
+
+
+def evaluate(output_dir, *overrides, other_datasets=()):
+    cfg = get_cfg()
+    add_nrpn_config(cfg)
+    cfg.OUTPUT_DIR = str(output_dir)
+    cfg.TEST.PROPOSALS.BUDGETS = [2, 4]
+    cfg.TEST.PROPOSALS.IOU_THRESHOLDS = [0.6]
+    cfg.merge_from_list(list(overrides))
+    proposals, instances = Instances((300, 400)), Instances((300, 400))
+    proposals.proposal_boxes = instances.pred_boxes = Boxes(torch.tensor([BOX]).float())
+    proposals.objectness_logits = instances.scores = torch.ones(1)
+    instances.pred_classes = torch.zeros(1, dtype=torch.int64)
+    with registered([[(np.array(BOX), 0)]], ["ring"]) as name:
+        cfg.DATASETS.TEST = (name, *other_datasets)
+        evaluators = build_evaluators(cfg, name)
+        evaluators.reset()
+        evaluators.process([{"image_id": "0"}], [{"proposals": proposals, "instances": instances}])
+        return name, evaluators.evaluate()
+
+
+def test_the_config_names_budgets_and_thresholds(tmp_path):
+    _, results = evaluate(tmp_path)
+    assert list(results) == ["box_proposals", "proposal_errors", "bbox"]
+    assert results["bbox"]["AP50"] == 100
+    recalls = [key for key in results["box_proposals"] if key.startswith("R") and "-" not in key]
+    assert recalls == ["R60s@2", "R60m@2", "R60l@2", "R60@2"] + [
+        "R60s@4",
+        "R60m@4",
+        "R60l@4",
+        "R60@4",
+    ]
+    assert results["proposal_errors"]["hit@4"] == 100
+    assert (tmp_path / "inference" / "results.json").exists()
+
+
+def test_a_proposal_network_has_no_ap(tmp_path):
+    _, results = evaluate(tmp_path, "MODEL.META_ARCHITECTURE", "ProposalNetwork")
+    assert list(results) == ["box_proposals", "proposal_errors"]
+
+
+def test_several_datasets_have_folders_of_their_own(tmp_path):
+    name, _ = evaluate(tmp_path, other_datasets=["another"])
+    assert (tmp_path / "inference" / name / "results.csv").exists()
