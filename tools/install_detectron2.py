@@ -10,6 +10,7 @@ Faster R-CNN takes NMS and RoI pooling from torchvision.
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -98,9 +99,8 @@ def fetch(folder: Path) -> Path:
     for options in sources({**pip, **uv}):
         command = [sys.executable, "-m", "unearth", "--no-binary", "-d", str(folder), *options]
         done = subprocess.run(command + [PACKAGE], capture_output=True, text=True, env=environment)
-        archives = list(folder.glob("*.tar.gz"))
-        if done.returncode == 0 and archives:
-            return archives[0]
+        if done.returncode == 0:
+            return Path(json.loads(done.stdout)["local_path"])
         errors.append(f"{' '.join(options) or 'default index'}: {done.stderr.strip()}")
     raise SystemExit(f"{PACKAGE} could not be fetched.\n" + "\n".join(errors))
 

@@ -1,7 +1,7 @@
 """Runs uv under the user's own index configuration: python tools/run_uv.py pip install ...
 
 uv reads neither pip.conf nor PIP_*, so what they say is handed to uv as UV_* variables. What the
-user told uv itself (UV_* variables, uv.toml) wins. Needs nothing but Python and pip.
+user told uv itself (UV_* variables, uv.toml) wins. Needs nothing but Python, pip and uv.
 """
 
 import ast
@@ -136,7 +136,9 @@ def main(arguments: List[str]) -> int:
     if is_on(pip, "no-index") and "index-url" not in uv:
         arguments = arguments + ["--no-index"]
     command = [str(Path(sys.executable).with_name("uv")), *arguments]
-    return subprocess.call(command, env={**os.environ, **uv_environment(pip, uv)})
+    # into this environment, not into one that happens to be activated
+    environment = {**os.environ, **uv_environment(pip, uv), "VIRTUAL_ENV": sys.prefix}
+    return subprocess.call(command, env=environment)
 
 
 if __name__ == "__main__":
