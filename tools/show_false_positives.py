@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Draw what an RPN takes for objects and is not labelled as one, to see whether it is one.
+
+    python tools/show_false_positives.py --config-file configs/bccd_rpn.yaml --num-gpus 0 \\
+        MODEL.WEIGHTS output/bccd_rpn/model_final.pth
+
+Writes OUTPUT_DIR/false_positives.png: the test images with most proposals of a score over
+MODEL.NRPN.FP_SCORE (0.7) whose IoU with every object is below MODEL.NRPN.FP_IOU (0.3). Where these
+(green) are objects that nobody labelled (red: labelled), a network must not learn from them.
+"""
+
+import os
+import sys
+
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import default_argument_parser
+from detectron2.structures import Boxes, pairwise_iou
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+from train_net import NRPNCheckpointer, Trainer, setup  # noqa: E402
+
+from nrpn_d2.evaluation import with_budgets  # noqa: E402
+from nrpn_d2.visualize import proposal_grid  # noqa: E402
+
+
+def confident_background(proposals, objects, score, iou):
+    """The boxes (K, 4) of score over ``score`` whose IoU with each of ``objects`` is below ``iou``.
+
+    Args:
+        proposals: ``Instances`` with "proposal_boxes" and "objectness_logits".
+        objects: (G, 4) tensor.
+    """
+    sure = proposals[proposals.objectness_logits.sigmoid() > score].proposal_boxes
+    overlaps = pairwise_iou(sure, Boxes(objects))  # (sure, G)
+    return sure.tensor[(overlaps < iou).all(dim=1)]
+
+
+@torch.no_grad()
+def main():
+    parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument("--num-images", type=int, default=6)
+    args = parser.parse_args()
+    args.num_gpus = min(args.num_gpus, torch.cuda.device_count())
+    cfg = setup(args)
+    model = Trainer.build_model(cfg)
+    NRPNCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = with_budgets(model.eval(), cfg.TEST.PROPOSALS.BUDGETS)
+    dataset_name = cfg.DATASETS.TEST[0]
+    records = {record["image_id"]: record for record in DatasetCatalog.get(dataset_name)}
+    found, nrpn = [], cfg.MODEL.NRPN
+    for inputs in Trainer.build_test_loader(cfg, dataset_name):
+        record = records[inputs[0]["image_id"]]
+        objects = torch.tensor([a["bbox"] for a in record["annotations"]]).view(-1, 4).float()
+        proposals = model(inputs)[0]["proposals"].to("cpu")
+        boxes = confident_background(proposals, objects, nrpn.FP_SCORE, nrpn.FP_IOU)
+        found.append((boxes.numpy(), objects.numpy(), record["file_name"]))
+    total = sum(len(boxes) for boxes, _, _ in found)
+    print(f"{total} false positives in {len(found)} images of {dataset_name}")
+    worst = sorted(found, key=lambda image: -len(image[0]))[: args.num_images]
+    figure = proposal_grid(
+        [read_image(file_name, "RGB") for _, _, file_name in worst],
+        {"false positives": [boxes for boxes, _, _ in worst]},
+        [objects for _, objects, _ in worst],
+        top=total,
+    )
+    path = os.path.join(cfg.OUTPUT_DIR, "false_positives.png")
+    figure.savefig(path, dpi=100)
+    print(f"Wrote {path}: in green, those of the images with most of them")
+
+
+if __name__ == "__main__":
+    main()
