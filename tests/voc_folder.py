@@ -49,9 +49,7 @@ def voc_xml(size, objects):
         corners = zip(("xmin", "ymin", "xmax", "ymax"), box)
         edges = "".join(f"<{edge}>{value}</{edge}>" for edge, value in corners)
         flag = f"<difficult>{difficult[0]}</difficult>" if difficult else ""
-        lines.append(
-            f"<object><name>{escape(name)}</name>{flag}<bndbox>{edges}</bndbox></object>"
-        )
+        lines.append(f"<object><name>{escape(name)}</name>{flag}<bndbox>{edges}</bndbox></object>")
     return "\n".join(lines + ["</annotation>"])
 
 

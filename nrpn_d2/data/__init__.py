@@ -1,10 +1,10 @@
 """Data: VOC-layout folders and the embedded dataset ``shapes``, from files to model input.
 
-    voc_layout.py, image_header.py, voc_xml.py    folders and lists, images, annotations
-    voc.py                                        -> records (Detectron2's dataset dicts)
-    drawing.py, shapes.py                         the folder of the embedded dataset
-    catalog.py                                    the names of all datasets
-    mapper.py                                     record -> model input
+voc_layout.py, image_header.py, voc_xml.py    folders and lists, images, annotations
+voc.py                                        -> records (Detectron2's dataset dicts)
+drawing.py, shapes.py                         the folder of the embedded dataset
+catalog.py                                    the names of all datasets
+mapper.py                                     record -> model input
 """
 
 from .catalog import register_datasets, register_voc

@@ -9,13 +9,23 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
 from .shapes import SHAPES_CLASSES, make_shapes
-from .voc import read_voc
+from .voc import check_on_error, read_voc
 from .voc_layout import check_voc_folder, list_splits
 from .voc_xml import VOCError, check_class_names
 
 __all__ = ["register_voc", "register_datasets"]
 
-_VOC_SPLITS = {2007: ("train", "val", "trainval", "test"), 2012: ("train", "val", "trainval")}
+# name -> folder below $DETECTRON2_DATASETS, split, year
+_BUILTIN = {
+    **{
+        f"nrpn_voc_2007_{split}": ("VOC2007", split, 2007)
+        for split in ("train", "val", "trainval", "test")
+    },
+    **{
+        f"nrpn_voc_2012_{split}": ("VOC2012", split, 2012) for split in ("train", "val", "trainval")
+    },
+    **{f"shapes_{split}": ("shapes", split, 2012) for split in ("train", "test")},
+}
 _registered: Dict[str, Callable] = {}  # by this module: name -> what DatasetCatalog has
 
 
@@ -60,17 +70,15 @@ def register_datasets(cfg: Optional[CfgNode] = None) -> None:
         VOCError: see :func:`register_voc`; or the config's folder is not in VOC layout.
     """
     on_error = cfg.DATASETS.VOC_ON_ERROR if cfg is not None else "error"
-    datasets = _expand(os.getenv("DETECTRON2_DATASETS", "datasets"))
-    for year, splits in _VOC_SPLITS.items():
-        root = os.path.join(datasets, f"VOC{year}")
-        for split in splits:
-            info = {"thing_classes": list(VOC_CLASSES), "dirname": root, "split": split}
-            load = functools.partial(_read_builtin_voc, root, split, on_error)
-            _register(f"nrpn_voc_{year}_{split}", load, year=year, **info)
-    root = os.path.join(datasets, "shapes")
-    for split in ("train", "test"):
-        info = {"thing_classes": list(SHAPES_CLASSES), "dirname": root, "split": split}
-        _register(f"shapes_{split}", functools.partial(_read_shapes, root, split), year=2012, **info)
+    check_on_error(on_error)
+    datasets = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    for name, (folder, split, year) in _BUILTIN.items():
+        root = os.path.join(datasets, folder)
+        if folder == "shapes":
+            classes, load = SHAPES_CLASSES, functools.partial(_read_shapes, root, split)
+        else:
+            classes, load = VOC_CLASSES, functools.partial(_read_voc, root, split, on_error)
+        _register(name, load, thing_classes=list(classes), dirname=root, split=split, year=year)
     if cfg is not None and (cfg.DATASETS.VOC_NAME or cfg.DATASETS.VOC_ROOT):
         _register_own_folder(cfg.DATASETS)
 
@@ -78,21 +86,25 @@ def register_datasets(cfg: Optional[CfgNode] = None) -> None:
 def _register_own_folder(settings: CfgNode) -> None:
     for key in ("VOC_NAME", "VOC_ROOT", "VOC_CLASSES"):
         if not settings[key]:
-            raise VOCError(f"DATASETS.{key} is empty; your own folder needs a name, a root and classes")
+            message = f"DATASETS.{key} is empty"
+            raise VOCError(f"{message}; a folder of your own needs VOC_NAME, VOC_ROOT, VOC_CLASSES")
+    classes = check_class_names(settings.VOC_CLASSES)
     root = _expand(settings.VOC_ROOT)
     check_voc_folder(root)
-    for split in list_splits(root, settings.VOC_CLASSES):
+    for split in list_splits(root, classes):
         name = f"{settings.VOC_NAME}_{split}"
-        register_voc(
-            name, root, split, settings.VOC_CLASSES, year=2012, on_error=settings.VOC_ON_ERROR
-        )
+        if name in _BUILTIN:
+            raise VOCError(f"dataset {name!r} is already registered; change DATASETS.VOC_NAME")
+        register_voc(name, root, split, classes, year=2012, on_error=settings.VOC_ON_ERROR)
 
 
-def _read_builtin_voc(root: str, split: str, on_error: str) -> List[Dict[str, Any]]:
+def _read_voc(root: str, split: str, on_error: str) -> List[Dict[str, Any]]:
     if not os.path.isdir(root):
         message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
         now = os.environ.get("DETECTRON2_DATASETS")
-        raise VOCError(f"{message} (now {now!r}) to the folder that contains {os.path.basename(root)}")
+        raise VOCError(
+            f"{message} (now {now!r}) to the folder that contains {os.path.basename(root)}"
+        )
     return read_voc(root, split, VOC_CLASSES, on_error)
 
 
@@ -102,7 +114,7 @@ def _read_shapes(root: str, split: str) -> List[Dict[str, Any]]:
 
 def _expand(path: str) -> str:
     expanded = os.path.expandvars(os.path.expanduser(path))
-    if "$" in expanded:
+    if "$" in expanded and not os.path.exists(expanded):
         raise VOCError(f"{path}: an environment variable in this path is not set; set it")
     return expanded
 

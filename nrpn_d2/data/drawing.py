@@ -22,7 +22,7 @@ class Shape(NamedTuple):
     radius: float  # pixels
     axis: Point  # unit vector: the form's rotation
     color: Color
-    shade: Color  # (3,) float: added at the form's rim in direction of its axis, subtracted opposite
+    shade: Color  # added at the rim in direction of the axis, subtracted at the opposite rim
 
 
 def random_color(rng: np.random.Generator) -> Color:
@@ -102,7 +102,11 @@ DISTRACTOR_FORMS: Dict[str, Callable] = {
     "star": _star,
     "hexagon": _hexagon,
 }
-FORMS = {**OBJECT_FORMS, **DISTRACTOR_FORMS, "occluder": lambda u, v, r: _box(u, v, 1.3 * r, 0.5 * r)}
+FORMS = {
+    **OBJECT_FORMS,
+    **DISTRACTOR_FORMS,
+    "occluder": lambda u, v, r: _box(u, v, 1.3 * r, 0.5 * r),
+}
 
 
 def draw(background: np.ndarray, shapes: Sequence[Shape]) -> Tuple[np.ndarray, np.ndarray]:
@@ -155,7 +159,7 @@ def _offsets(pixels: slice, center: float) -> np.ndarray:
 
 
 def random_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float: a gradient, stripes, a checkerboard or smooth noise, and some grain."""
+    """A gradient, stripes, a checkerboard or smooth noise, with grain: (size, size, 3) float."""
     kind = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))]
     first = random_color(rng)
     second = first + 60 * (rng.random(3) - 0.5)

@@ -79,8 +79,7 @@ def read_voc(
             missing folder or split, a bad class list, a split without a usable image.
     """
     class_ids = {name: index for index, name in enumerate(check_class_names(class_names))}
-    if on_error not in ON_ERROR:
-        raise VOCError(f"on_error (DATASETS.VOC_ON_ERROR) is {on_error!r}; use one of {ON_ERROR}")
+    check_on_error(on_error)
     root = os.fspath(root)
     check_voc_folder(root)
     files = list_images(os.path.join(root, "JPEGImages"))
@@ -103,6 +102,12 @@ def read_voc(
     if not records:
         raise VOCError(f"{split_file}: no usable image is left of {len(ids)} ids; see the log")
     return records
+
+
+def check_on_error(on_error: str) -> None:
+    """Raises VOCError unless the value is one of ON_ERROR."""
+    if on_error not in ON_ERROR:
+        raise VOCError(f"on_error (DATASETS.VOC_ON_ERROR) is {on_error!r}; use one of {ON_ERROR}")
 
 
 def _read_image(root: str, class_ids: Dict[str, int], task: _Task) -> _Image:
@@ -203,7 +208,7 @@ def _free_processes() -> int:
     """How many processes this rank may use; 1 where forking is not safe or not allowed."""
     if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
         return 1
-    share = len(os.sched_getaffinity(0)) // comm.get_local_size()
+    share = len(os.sched_getaffinity(0)) // comm.get_world_size()
     return min(max(share, 1), _MAX_PROCESSES)
 
 

@@ -1,8 +1,8 @@
 """The folders and lists of the PASCAL VOC layout.
 
-    root/ImageSets/Main/<split>.txt    one image id per line
-    root/JPEGImages/<id>.jpg           or .jpeg or .png, in upper or lower case
-    root/Annotations/<id>.xml          none for a background image
+root/ImageSets/Main/<split>.txt    one image id per line
+root/JPEGImages/<id>.jpg           or .jpeg or .png, in upper or lower case
+root/Annotations/<id>.xml          none for a background image
 """
 
 import glob
@@ -24,9 +24,7 @@ def check_voc_folder(root: str) -> None:
             raise VOCError(f"{message}; give the folder that directly contains {part}")
 
 
-def read_split(
-    path: str, files: Dict[str, Sequence[str]]
-) -> Tuple[List[str], List[VOCError]]:
+def read_split(path: str, files: Dict[str, Sequence[str]]) -> Tuple[List[str], List[VOCError]]:
     """Reads the ids of a split file.
 
     Args:
@@ -102,5 +100,7 @@ def list_splits(root: str, class_names: Sequence[str]) -> List[str]:
     per_class = {f"{class_name}_{split}" for class_name in class_names for split in names}
     splits = [name for name in names if name not in per_class]
     if not splits:
-        raise VOCError(f"{folder}: no split in it; write one image id per line into, say, train.txt")
+        raise VOCError(
+            f"{folder}: no split in it; write one image id per line into, say, train.txt"
+        )
     return splits
