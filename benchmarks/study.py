@@ -8,6 +8,7 @@ Each run is ``train_net.py`` with its own folder, OUTPUT/<config>_seed<k>. A run
 not run again, an interrupted one is resumed, so the study can be stopped and started at any time.
 The table is written to OUTPUT/table.md whenever a run ends.
 """
+
 import argparse
 import json
 import os

@@ -6,6 +6,7 @@
 
 Everything is written to output/demo. Run it again and it goes on from the last checkpoint.
 """
+
 import json
 import os
 import sys
@@ -79,7 +80,8 @@ def main():
     args = default_argument_parser(epilog=__doc__).parse_args()
     args.config_file = args.config_file or os.path.join(ROOT, "configs", "shapes_nrpn.yaml")
     args.num_gpus = min(args.num_gpus, torch.cuda.device_count())
-    args.opts = ["OUTPUT_DIR", os.path.join("output", "demo"), *args.opts]
+    short = ["SOLVER.MAX_ITER", "600", "SOLVER.STEPS", "(450,)"]
+    args.opts = ["OUTPUT_DIR", os.path.join("output", "demo"), *short, *args.opts]
     cfg = setup(args)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
