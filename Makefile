@@ -27,8 +27,12 @@ $(VENV)/.detectron2: tools/install_detectron2.py $(VENV)/.requirements
 	touch $@
 
 # --build-constraints: packages without a wheel are built by the pinned setuptools as well.
+# --reinstall: uv takes a package that it was interrupted at for an installed one.
 $(VENV)/.requirements: requirements.lock $(VENV)/.uv
-	$(UV) pip install --require-hashes --build-constraints requirements.lock -r requirements.lock
+	touch $(VENV)/.installing
+	$(UV) pip install --require-hashes --build-constraints requirements.lock \
+	    $(if $(wildcard $(VENV)/.installing),--reinstall) -r requirements.lock
+	rm $(VENV)/.installing
 	touch $@
 
 # uv itself comes from the lock, too: the one requirement that pip installs. A pip.conf of the
