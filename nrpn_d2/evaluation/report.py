@@ -1,6 +1,7 @@
 """Tables for the log, in the layout of the paper's Tables 1 and 2."""
 
 import math
+import re
 from tabulate import tabulate
 
 
@@ -61,6 +62,44 @@ def error_table(results, budgets, scores, kinds):
         table.append([f"score > {s}", "per image", *(_two_decimals(results[key]) for key in keys)])
     headers = ["#proposals", "", *kinds, "on images without objects"]
     return tabulate(table, headers=headers, disable_numparse=True, stralign="right")
+
+
+def comparison_table(runs):
+    """
+    Recall and AR by number of proposals and IoU, confident background proposals, and mean AP.
+
+    Args:
+        runs (dict): name -> task -> metrics of this package's evaluators. Shown is what any has.
+
+    Returns:
+        str: one column per run; n/a for what a run lacks.
+    """
+    rows = {}  # in the order of the first run that has them
+    for name, tasks in runs.items():
+        for title, value in _compared(tasks):
+            rows.setdefault(title, {})[name] = value
+    table = [
+        [*title, *(_two_decimals(values.get(name, math.nan)) for name in runs)]
+        for title, values in rows.items()
+    ]
+    headers = ["", "#proposals", *runs]
+    return tabulate(table, headers=headers, disable_numparse=True, stralign="right")
+
+
+def _compared(tasks):
+    """Of one run, ((metric, number of proposals), value) for each row of the comparison."""
+    for key, value in tasks.get("box_proposals", {}).items():
+        metric, _, budget = key.partition("@")
+        if budget.isdigit() and metric == "AR":
+            yield (metric, budget), value
+        elif budget.isdigit() and (threshold := re.fullmatch(r"R([\d.]+)", metric)):
+            yield (f"recall, IoU {float(threshold[1]) / 100:g}", budget), value
+    if "proposal_errors" in tasks:
+        errors = tasks["proposal_errors"]
+        yield ("background, score > 0.7, per image", ""), errors["background>0.7"]
+    for task in [task for task in tasks if task.startswith("bbox@")] or ["bbox"]:
+        if task in tasks:
+            yield ("mAP, IoU 0.5", task.partition("@")[2]), tasks[task]["AP50"]
 
 
 def _two_decimals(value):
