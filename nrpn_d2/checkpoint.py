@@ -12,6 +12,7 @@ a Detectron2 project that knows nothing of this package):
 import logging
 from typing import Dict
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
@@ -69,8 +70,10 @@ def _on_load(model, state_dict, prefix, *args):
 
 def _watch_models(model: nn.Module, name: str, submodule: nn.Module) -> None:
     """Called by torch when ``model.name = submodule``; ``model`` sees whole checkpoints."""
+    if name != "proposal_generator" or isinstance(model, torch.jit.ScriptModule):
+        return  # an exported model has its weights, and no hooks
     negative_rpn = getattr(submodule, "negative_rpn", None)
-    if name == "proposal_generator" and getattr(negative_rpn, "backbone", None) is not None:
+    if getattr(negative_rpn, "backbone", None) is not None:
         model._register_load_state_dict_pre_hook(_on_load, with_module=True)
 
 

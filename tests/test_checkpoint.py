@@ -96,3 +96,15 @@ def test_prefix_of_a_wrapper():
     weights = {f"module.{k}": v for k, v in backbone_weights(model).items()}
     wrapper.load_state_dict(weights, strict=False)
     assert equal_backbones(model)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, on tracing
+def test_exported_models_can_be_loaded(tmp_path):
+    """Their modules have the same names, and take no hooks."""
+    model = torch.nn.Sequential()
+    model.proposal_generator = torch.nn.Sequential()
+    model.proposal_generator.negative_rpn = torch.nn.Sequential()
+    model.proposal_generator.negative_rpn.backbone = torch.nn.Linear(2, 2)
+    torch.jit.trace(model, torch.ones(1, 2)).save(str(tmp_path / "model.ts"))
+    loaded = torch.jit.load(str(tmp_path / "model.ts"))
+    assert torch.equal(loaded(torch.ones(1, 2)), model(torch.ones(1, 2)))

@@ -1,0 +1,142 @@
+#!/usr/bin/env python
+"""Does an nRPN cost anything at inference? Time, memory and parameters of three equal models.
+
+    python benchmarks/inference.py                                           # a small R18-FPN
+    python benchmarks/inference.py --config-file FILE MODEL.WEIGHTS x.pth    # one's own
+
+with nRPN   the model as trained
+stripped    its weights without the nRPN, in this package's RPN
+stock       the same weights in Detectron2's RPN
+
+They run in turn in one process, each on the same image; the order changes from round to round. The
+ratio to stock is the median over rounds, of pairs timed next to each other, with the interval that
+holds half of the rounds. Memory is the peak while a model runs, over what it holds at rest.
+"""
+import argparse
+import time
+
+import numpy as np
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from nrpn_d2 import add_nrpn_config
+from nrpn_d2.export import stock_weights
+from nrpn_d2.inference import load_config, load_model
+
+
+def small_fpn():
+    """An R18-FPN with nRPN and random weights, at 320 x 240 pixels."""
+    cfg = get_cfg()
+    add_nrpn_config(cfg)
+    cfg.merge_from_list([
+        "MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu",
+        "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.DEPTH", 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+        "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
+        "MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"],
+        "MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"],
+        "MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]],
+        "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"],
+        "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2,
+        "MODEL.ROI_BOX_HEAD.FC_DIM", 256, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7,
+        "MODEL.RPN.POST_NMS_TOPK_TEST", 300,
+        "MODEL.PROPOSAL_GENERATOR.NAME", "HardNegativeRPN",
+    ])
+    return cfg
+
+
+def three_models(cfg, trained):
+    """The trained model, its stripped form and stock, all with the same weights."""
+    variants = {"with nRPN": trained}
+    changes = {
+        "stripped": ["MODEL.RPN.NEGATIVE_SAMPLER.NAME", "Random"],
+        "stock": ["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"],
+    }
+    for name, change in changes.items():
+        other = cfg.clone()
+        other.defrost()
+        other.merge_from_list(change)
+        variants[name] = build_model(other).eval()
+        variants[name].load_state_dict(stock_weights(trained), strict=True)
+    return variants
+
+
+def timed(model, inputs):
+    """Seconds of one forward pass."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        model(inputs)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(model, inputs):
+    """Bytes that a forward pass allocates beyond the model itself, at its peak."""
+    if model.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        timed(model, inputs)
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        timed(model, inputs)
+    events = profile.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return int(np.cumsum([size for _, size in sorted(changes)]).max())
+
+
+def in_turn(models, inputs, rounds):
+    """Seconds of each model in each round, {name: (rounds,)}; the order is another in each."""
+    rng = np.random.default_rng(0)
+    seconds = {name: np.empty(rounds) for name in models}
+    for name in models:  # warm up
+        timed(models[name], inputs)
+    for i in range(rounds):
+        for name in rng.permutation(list(models)):
+            seconds[name][i] = timed(models[name], inputs)
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", help="of a trained model; by default a small R18-FPN")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+    args = parser.parse_args()
+    if args.config_file:
+        cfg = load_config(args.config_file, args.opts)
+        trained = load_model(cfg)
+    else:
+        cfg = small_fpn()
+        trained = build_model(cfg).eval()
+    models = three_models(cfg, trained)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *args.size), generator=generator, dtype=torch.uint8)
+    inputs = [{"image": image}]
+    seconds = in_turn(models, inputs, args.rounds)
+    rows = []
+    for name, model in models.items():
+        quartiles = np.percentile(seconds[name] / seconds["stock"], [25, 50, 75])
+        rows.append([
+            name,
+            1000 * np.median(seconds[name]),
+            quartiles[1],
+            f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
+            peak_memory(model, inputs) / 2**20,
+            sum(p.numel() for p in model.parameters()),
+            sum(value.numel() for value in stock_weights(model).values()),
+        ])
+    headers = ["model", "ms", "ratio", "half of rounds", "peak MiB", "parameters", "in the export"]
+    print(tabulate(rows, headers, floatfmt=("", ".1f", ".3f", "", ".3f"), intfmt=","))
+
+
+if __name__ == "__main__":
+    main()

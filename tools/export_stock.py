@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Leave the nRPN behind: a checkpoint and a config that Detectron2 runs without this package.
+
+    python tools/export_stock.py --config-file configs/voc_nrpn_R50_FPN.yaml --output exported \
+        MODEL.WEIGHTS output/voc_nrpn_R50_FPN/model_final.pth
+
+writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPredictor.
+"""
+import argparse
+
+from detectron2.utils.logger import setup_logger
+
+from nrpn_d2.export import export_stock, needs_this_package
+from nrpn_d2.inference import load_config, load_model
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser.add_argument("--output", required=True, help="folder to write to")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+    args = parser.parse_args()
+    setup_logger(name="nrpn_d2")
+    cfg = load_config(args.config_file, args.opts)
+    for path in export_stock(cfg, load_model(cfg), args.output):
+        print(path)
+    if needs_this_package(cfg):
+        print(
+            "Detectron2 has no VGG: before it reads this config, import nrpn_d2 and call "
+            "nrpn_d2.add_nrpn_config(cfg). The nRPN is gone all the same"
+        )
+
+
+if __name__ == "__main__":
+    main()
