@@ -57,15 +57,17 @@ class ProposalErrorEvaluator(PerImageEvaluator):
     ``curves["errors"]`` is {K: {kind: percent}}.
     """
 
-    def __init__(self, dataset_name, *, budgets=(50, 100, 300), ground_truth=None):
+    def __init__(self, dataset_name, *, budgets=(50, 100, 300), scored=True, ground_truth=None):
         """
         Args:
             dataset_name (str): a name in DatasetCatalog.
             budgets (Sequence[int]): numbers of proposals.
+            scored (bool): False if the logits only rank; what depends on a score is then nan.
             ground_truth (GroundTruth): of the dataset, if it is already loaded.
         """
         super().__init__(dataset_name, ground_truth=ground_truth)
         self._budgets = sorted(budgets)
+        self._scored = scored
 
     def _read(self, output, n, origin):
         boxes, logits = read_proposals(output, origin)
@@ -89,6 +91,8 @@ class ProposalErrorEvaluator(PerImageEvaluator):
             results.update({f"{kind}>{s}": mean for kind, mean in zip(KINDS, means)})
             on_empty = [len(confident[n]) for n in empty if n in confident]
             results[f"on_empty>{s}"] = np.mean(on_empty) if on_empty else np.nan
+        if not self._scored:
+            results.update({key: np.nan for key in results if ">" in key})
         results = OrderedDict((key, float(value)) for key, value in results.items())
         logger.info(
             f"Proposals on {self.ground_truth.dataset_name} by kind: percent of the best "
