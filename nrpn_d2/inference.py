@@ -26,7 +26,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg.merge_from_file(config_file)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    cfg.merge_from_list(list(opts))
+    cfg.merge_from_list([o for o in opts if o != "--"])
     set_pixels(cfg)
     cfg.freeze()
     check_nrpn_config(cfg)
@@ -43,8 +43,9 @@ class _CompleteCheckpointer(NRPNCheckpointer):
             f"{k}: {saved} in the checkpoint, {own} in the model"
             for k, saved, own in incompatible.incorrect_shapes
         ]
-        # inference does without the nRPN
-        problems = [p for p in problems if not p.startswith(NRPN_PREFIX)]
+        # inference does without the nRPN, and proposals without the detector's heads
+        spare = (NRPN_PREFIX,) if hasattr(self.model, "roi_heads") else (NRPN_PREFIX, "roi_heads.")
+        problems = [p for p in problems if not p.startswith(spare)]
         if problems:
             listed = "\n  ".join(problems)
             raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")

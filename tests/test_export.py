@@ -171,6 +171,10 @@ def test_incomplete_checkpoint_is_not_exported(tmp_path):
         "proposal_generator.rpn_head.conv.bias: not in the checkpoint",
         "surplus: not in the model",
     ]
+    weights = ["--", "MODEL.META_ARCHITECTURE", "ProposalNetwork", *weights]
+    with pytest.raises(ValueError) as e:  # proposals need nothing of the detector's heads
+        load_model(load_config(config[1], weights))
+    assert "roi_heads" not in str(e.value) and "surplus" in str(e.value)
     with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
         load_model(load_config(config[1]))
 
