@@ -121,7 +121,7 @@ class InferenceGraph:
             self.adapter,
             (self.image,),
             path,
-            dynamo=False,  # the newer exporter cannot follow the number of boxes
+            dynamo=False,  # the newer exporter needs one more package, onnxscript
             opset_version=17,
             input_names=["image"],
             output_names=self.names,
