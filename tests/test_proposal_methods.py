@@ -1,0 +1,163 @@
+import pickle
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import make_proposals
+from detectron2.data import DatasetCatalog
+from registered_dataset import registered
+
+from nrpn_d2.evaluation import proposal_methods
+from nrpn_d2.evaluation.boxes import box_iou, check_boxes
+from nrpn_d2.evaluation.proposal_files import are_ranks, load_proposals
+from nrpn_d2.evaluation.proposal_methods import (
+    METHODS,
+    MethodError,
+    box_statistics,
+    boxes_of_statistics,
+    build_method,
+    gaussian,
+    gradient_edges,
+    sliding_window,
+    uniform,
+)
+
+SQUARE = [60, 50, 160, 150]
+FROM_CONTRIB = ("superpixels", "selective_search", "edge_boxes")
+
+
+def scene(width=320, height=240):
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[50:150, 60:160] = (200, 180, 40)
+    return image
+
+
+def statistics(*boxes):
+    return box_statistics(np.array(boxes, float), np.full((len(boxes), 2), (320.0, 240)))
+
+
+def propose(name, image, num=300):
+    if name in FROM_CONTRIB:
+        pytest.importorskip("cv2.ximgproc", reason="OpenCV without contrib")
+    objects = statistics(SQUARE, [10, 20, 90, 80], [100, 30, 300, 200], [5, 5, 50, 100])
+    method = pickle.loads(pickle.dumps(build_method(name, objects)))
+    return method(image, num, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"bing"}))
+def test_methods_give_boxes_in_the_image(name):
+    for image in (scene(), np.zeros((100, 70, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)):
+        boxes = propose(name, image)
+        check_boxes(boxes, np.zeros(len(boxes)), name)
+        height, width = image.shape[:2]
+        assert (boxes >= 0).all() and (boxes <= [width, height] * 2).all()
+        assert len(boxes) <= 300
+    assert len(propose(name, scene(), num=7)) == 7
+    np.testing.assert_array_equal(propose("gaussian", scene()), propose("gaussian", scene()))
+
+
+@pytest.mark.parametrize("name", FROM_CONTRIB)
+def test_methods_that_look_find_a_plain_square(name):
+    assert box_iou(np.array(SQUARE), propose(name, scene())).max() > 0.9
+
+
+def test_sliding_windows_cover_all_parts_with_all_shapes():
+    boxes = sliding_window(np.zeros((400, 400, 3), np.uint8), 1000, np.random.default_rng(0))
+    # 8 x 8 windows, 8 = floor(sqrt(1000 / 15)), of 15 shapes. The largest that are not square,
+    # 320 x 320 * sqrt(2), are cut to the side of the image and can move in one direction only.
+    assert len(boxes) == len(np.unique(boxes, axis=0)) == 13 * 64 + 2 * 8
+    shapes, counts = np.unique(np.round(boxes[:, 2:] - boxes[:, :2], 6), axis=0, return_counts=True)
+    assert sorted(counts) == [8, 8] + [64] * 13
+    # Size 0.1, ratio 1: 40 x 40.
+    assert [40, 40] in shapes.tolist()
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    np.testing.assert_allclose(centre.mean(axis=0), 200)
+
+
+def test_box_statistics_by_hand():
+    # Centre (40, 90), 20 x 80: sqrt(1600) = 40; the image has sqrt(100 * 400) = 200.
+    found = box_statistics(np.array([[30.0, 50, 50, 130]]), np.array([[100.0, 400]]))
+    np.testing.assert_allclose(found, [[0.4, 0.225, 0.2, np.log(0.25)]])
+    boxes = boxes_of_statistics(found, np.array([100.0, 400]))
+    np.testing.assert_allclose(boxes, [[30, 50, 50, 130]])
+    # Cut at the border; what lies outside is dropped.
+    cut = boxes_of_statistics(found * [0, 1, 1, 1], np.array([100.0, 400]))
+    np.testing.assert_allclose(cut, [[0, 50, 10, 130]])
+    assert len(boxes_of_statistics(found + [2, 0, 0, 0], np.array([100.0, 400]))) == 0
+
+
+def test_baselines_imitate_the_objects():
+    rng = np.random.default_rng(1)
+    objects = np.column_stack(
+        [rng.normal(0.5, 0.02, (500, 2)), rng.normal(0.2, 0.01, 500), rng.normal(0.4, 0.1, 500)]
+    )
+    size = np.full((400, 2), (320.0, 240))
+    like = box_statistics(gaussian(scene(), 400, rng, objects), size)
+    np.testing.assert_allclose(like.mean(axis=0), objects.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(like.std(axis=0), objects.std(axis=0), rtol=0.2)
+    flat = box_statistics(uniform(scene(), 400, rng, objects), size)
+    low, high = np.quantile(objects, (0.005, 0.995), axis=0)
+    assert (flat >= low - 1e-9).all() and (flat <= high + 1e-9).all()
+    # The standard deviation of a uniform distribution is its width by sqrt(12).
+    np.testing.assert_allclose(flat.std(axis=0), (high - low) / 12**0.5, rtol=0.1)
+
+
+def test_edges_of_a_square():
+    edges, orientations = gradient_edges(scene())
+    assert edges.dtype == orientations.dtype == np.float32
+    assert edges.max() == 1 and (edges > 0).mean() < 0.02
+    # Across the left side is horizontal: angle 0 (or just below pi); across the top, pi / 2.
+    y, x = 100, 50 + edges[100, 50:70].argmax()
+    assert abs(x - 60) <= 1 and abs(np.sin(orientations[y, x])) < 0.05
+    y, x = 40 + edges[40:60, 110].argmax(), 110
+    assert abs(y - 50) <= 1 and orientations[y, x] == pytest.approx(np.pi / 2, abs=0.05)
+
+
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
+    with pytest.raises(MethodError, match="gaussian needs a training set"):
+        build_method("gaussian", np.empty((0, 4)))
+    with pytest.raises(MethodError, match="bing needs the folder"):
+        build_method("bing")
+    with pytest.raises(MethodError, match="no trained model of BING.*ObjectnessTrainedModel"):
+        build_method("bing", model=str(tmp_path))(scene(), 10, None)
+    monkeypatch.delattr(cv2, "ximgproc", raising=False)
+    for name in FROM_CONTRIB:
+        with pytest.raises(MethodError, match="Install opencv-contrib-python-headless"):
+            build_method(name)(scene(), 10, np.random.default_rng(0))
+    assert "opencv-contrib-python-headless" == proposal_methods.CONTRIB
+
+
+def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path):
+    with registered([[(SQUARE, 0)], [([5, 5, 50, 100], 0)]] * 3, ["ring"]) as name:
+        for n, record in enumerate(DatasetCatalog.get(name)):
+            record["file_name"] = str(tmp_path / f"{n}.png")
+            Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(record["file_name"])
+        files = [str(tmp_path / f"{processes}.pkl") for processes in (1, 2)]
+        for path, processes in zip(files, "12"):
+            make_proposals.main(
+                ["gaussian", "--dataset", name, "--fit-to", name, "--num", "50"]
+                + ["--output", path, "--processes", processes]
+            )
+    one, two = map(load_proposals, files)
+    assert list(one) == list(two) == list("012345") and are_ranks(one)
+    for image_id, found in one.items():
+        assert 0 < len(found.boxes) <= 50
+        np.testing.assert_array_equal(found.boxes, two[image_id].boxes)
+    assert not np.array_equal(one["0"].boxes[:5], one["1"].boxes[:5])
+
+
+def test_commands_that_cannot_work(tmp_path, capsys):
+    for arguments, message in (
+        (["gaussian", "--output", "x.pkl"], "gaussian needs --fit-to"),
+        (["uniform", "--output", "x.txt"], "must end in .pkl"),
+        (["sliding_window", "--output", "x.pkl", "--num", "0"], "--num must be at least 1"),
+    ):
+        with pytest.raises(SystemExit):
+            make_proposals.main(arguments)
+        assert message in capsys.readouterr().err
+    with registered([[]], ["ring"]) as name:
+        arguments = ["sliding_window", "--dataset", name, "--output", str(tmp_path / "x.pkl")]
+        with pytest.raises(SystemExit, match="0.jpg"):
+            make_proposals.main([*arguments, "--processes", "1"])
+    assert not (tmp_path / "x.pkl").exists()
