@@ -4,6 +4,7 @@ Shapes: N images, R anchors per image (of all levels). Labels are 1 (object), 0 
 -1 (ignored). Samplers take tensors and give tensors; they own no model and keep no state. Quotas
 are filled with ``topk`` of a fixed size, so that sampling never waits for a GPU.
 """
+from abc import ABC, abstractmethod
 from typing import NamedTuple, Optional
 
 import torch
@@ -54,7 +55,7 @@ def pick(
     return torch.zeros_like(eligible).scatter(1, indices, picked)
 
 
-class _Sampler:
+class _Sampler(ABC):
     """Random positives, then hard negatives, then random negatives.
 
     At most ``positive_fraction`` of ``batch_size_per_image`` anchors are positives; negatives fill
@@ -109,6 +110,7 @@ class _Sampler:
     def _random(labels: torch.Tensor) -> torch.Tensor:
         return torch.rand(labels.shape, device=labels.device)
 
+    @abstractmethod
     def hard_negatives(
         self,
         background: torch.Tensor,
@@ -118,7 +120,6 @@ class _Sampler:
         hardness: Optional[torch.Tensor],
     ) -> torch.Tensor:
         """Choose up to ``quota`` (N,) of the ``background`` (N, R) anchors -> (N, R) bool."""
-        raise NotImplementedError
 
     def _hardest(self, priority, background, quota):
         hard_quota = (quota * self.hard_fraction).long()
