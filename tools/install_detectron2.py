@@ -147,12 +147,12 @@ def install_wheel(wheel: Path, site_packages: Path) -> None:
 
 
 def missing_requirements() -> List[str]:
-    """What the installed Detectron2 needs and this Python does not have."""
+    """What the installed Detectron2 needs always (no extra, no marker) and this Python lacks."""
     code = (
         "import re, importlib.metadata as m\n"
         "for need in m.requires('detectron2') or []:\n"
         "    name = re.match(r'[\\w.-]+', need)[0]\n"
-        "    if 'extra ==' not in need and not any(m.distributions(name=name)): print(need)"
+        "    if ';' not in need and not any(m.distributions(name=name)): print(need)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return done.stdout.split("\n")[:-1]
