@@ -1,13 +1,15 @@
 """Which images are usable, their size, and boxes under EXIF orientations."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from nrpn_d2.data import VOCError, read_voc
 from nrpn_d2.data.image_header import read_image_header
@@ -66,6 +68,33 @@ def test_exif_behind_the_pixels_of_a_png(tmp_path):
     (record,) = read_voc(root, "train", CLASSES)
     assert (record["width"], record["height"]) == (40, 60)
     detection_utils.check_image_size(record, detection_utils.read_image(path, "BGR"))
+
+
+def test_a_png_without_metadata_is_not_decoded(tmp_path, monkeypatch):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert read_image_header(str(tmp_path / "a.png")) == ((60, 40), 1)
+
+
+def test_broken_exif_is_no_exif(tmp_path):
+    path = str(tmp_path / "a.jpg")
+    Image.new("RGB", (60, 40)).save(path, exif=b"Exif\0\0 no TIFF at all")
+    assert read_image_header(path) == ((60, 40), 1)
+    assert detection_utils.read_image(path, "BGR").shape == (40, 60, 3)
+
+
+def png_of_size(width, height):
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + checksum + b"\0\0\0\x04IDATdata"
+
+
+@pytest.mark.parametrize("size", [(0, 40), (60, 0), (30000, 30000), (2**31 - 1, 1)])
+def test_sizes_that_no_image_has(tmp_path, size):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of_size(*size))
+    with pytest.raises(ValueError):
+        read_image_header(str(path))
 
 
 def save(root, name, picture):

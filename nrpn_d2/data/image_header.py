@@ -45,8 +45,6 @@ def read_image_header(path: str) -> ImageHeader:
     if mode.startswith(("I", "F")):
         # Detectron2's read_image would cut every value at 255.
         raise ValueError(f"mode {mode} has more than 8 bits; convert it to 8 bits")
-    if 0 in header.size:
-        raise ValueError("it has no pixels")
     return header
 
 
@@ -62,14 +60,12 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _png_has_metadata(file: BinaryIO) -> bool:
-    """Whether a chunk may hold an orientation. Leaves the file position unchanged."""
+    """Whether a chunk may hold an orientation."""
     keywords = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-    start = file.tell()
     file.seek(8)  # the signature
     found = False
     while not found and len(head := file.read(40)) >= 8:
         # Chunk: length (4 bytes), type (4), content (length), checksum (4).
         found = head[4:8] == b"eXIf" or head[8:].startswith(keywords)
         file.seek(int.from_bytes(head[:4], "big") + 12 - len(head), 1)
-    file.seek(start)
     return found

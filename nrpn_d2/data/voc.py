@@ -80,7 +80,6 @@ def read_voc(
     """
     class_ids = {name: index for index, name in enumerate(check_class_names(class_names))}
     check_on_error(on_error)
-    root = os.fspath(root)
     check_voc_folder(root)
     files = list_images(os.path.join(root, "JPEGImages"))
     split_file = os.path.join(root, "ImageSets", "Main", split + ".txt")
@@ -160,7 +159,7 @@ def _read_objects(
     root = load_annotation(xml)
     size = annotated_size(root, xml) or header.oriented_size
     if size not in (header.oriented_size, header.size):
-        message = "{}: <size> is {} x {} but the image is {} x {} pixels; correct one of them"
+        message = "{}: <size> is {:g} x {:g} but the image is {} x {} pixels; correct one of them"
         raise VOCError(message.format(xml, *size, *header.oriented_size), "wrong size")
     annotations, faults = [], []
     for index, element in enumerate(root.iterfind("object")):

@@ -16,6 +16,7 @@ from defusedxml.common import DefusedXmlException
 
 MAX_XML_BYTES = 16 * 2**20  # about 40,000 objects
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_REMEDY = "repair the file, or delete its id from the split"
 _show = reprlib.Repr()
 _show.maxstring = 60
 
@@ -48,40 +49,29 @@ def load_annotation(path: str) -> Element:
         VOCError: the file is unreadable, too large, not well-formed, declares a document type or
             is no VOC annotation.
     """
-    remedy = "repair the file, or delete it to make this a background image"
+    content = _read_file(path)
     try:
-        if not os.path.isfile(path):
-            raise OSError("not a regular file")
-        with open(path, "rb") as file:
-            content = file.read(MAX_XML_BYTES + 1)
-        if len(content) > MAX_XML_BYTES:
-            raise VOCError(f"{path}: larger than {MAX_XML_BYTES} bytes; {remedy}", "broken XML")
         root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
         message = f"{path}: document types and entities are refused ({type(error).__name__})"
         raise VOCError(f"{message}; remove the <!DOCTYPE ...> part", "broken XML") from None
     except ParseError as error:
         message = f"{path}: not well-formed XML ({error})"
-        raise VOCError(f"{message}; {remedy}; is it saved as UTF-8?", "broken XML") from None
-    except (ValueError, LookupError) as error:
-        if isinstance(error, VOCError):
-            raise
-        # pyexpat raises these two for an encoding that it cannot decode.
+        raise VOCError(f"{message}; {_REMEDY}; is it saved as UTF-8?", "broken XML") from None
+    except (ValueError, LookupError) as error:  # from pyexpat, for encodings it cannot decode
         message = f"{path}: cannot be decoded ({error}); save it as UTF-8"
         raise VOCError(message, "broken XML") from None
-    except OSError as error:
-        raise VOCError(f"{path}: cannot be read ({error}); {remedy}", "broken XML") from None
     if root.tag != "annotation":
-        message = f"{path}: the root is <{_show.repr(root.tag)}>, not <annotation>; {remedy}"
+        message = f"{path}: the root is <{_show.repr(root.tag)}>, not <annotation>; {_REMEDY}"
         raise VOCError(message, "broken XML")
     return root
 
 
-def annotated_size(root: Element, path: str) -> Optional[Tuple[int, int]]:
+def annotated_size(root: Element, path: str) -> Optional[Tuple[float, float]]:
     """(width, height) in pixels as the annotation has it; None without a ``<size>``.
 
     Raises:
-        VOCError: one of the two is missing or no whole number.
+        VOCError: one of the two is missing or no number.
     """
     size = root.find("size")
     if size is None:
@@ -89,14 +79,15 @@ def annotated_size(root: Element, path: str) -> Optional[Tuple[int, int]]:
     sides = []
     for tag in ("width", "height"):
         try:
-            side = _number(size, tag)
+            sides.append(_number(size, tag))
         except VOCError as error:
             raise VOCError(f"{path}: <size>: {error}, or delete <size>", "wrong size") from None
-        sides.append(int(side) if side == int(side) else side)
     return tuple(sides)
 
 
-def parse_object(element: Element, size: Tuple[int, int], class_ids: Dict[str, int]) -> VOCObject:
+def parse_object(
+    element: Element, size: Tuple[float, float], class_ids: Dict[str, int]
+) -> VOCObject:
     """Checks one ``<object>`` and converts its box to 0-based coordinates.
 
     VOC counts pixels from 1 and includes the last one, so a box that covers an image of W x H
@@ -143,6 +134,19 @@ def check_class_names(class_names: Sequence[str]) -> List[str]:
     return names
 
 
+def _read_file(path: str) -> bytes:
+    try:
+        if not os.path.isfile(path):
+            raise OSError("not a regular file")
+        with open(path, "rb") as file:
+            content = file.read(MAX_XML_BYTES + 1)
+    except OSError as error:
+        raise VOCError(f"{path}: cannot be read ({error}); {_REMEDY}", "broken XML") from None
+    if len(content) > MAX_XML_BYTES:
+        raise VOCError(f"{path}: larger than {MAX_XML_BYTES} bytes; {_REMEDY}", "broken XML")
+    return content
+
+
 def _number(parent: Element, tag: str) -> float:
     text = parent.findtext(tag)
     if text is None:
@@ -158,7 +162,7 @@ def _number(parent: Element, tag: str) -> float:
     return value
 
 
-def _pixel_box(box: List[float], size: Tuple[int, int]) -> Tuple[float, float, float, float]:
+def _pixel_box(box: List[float], size: Tuple[float, float]) -> Tuple[float, float, float, float]:
     xmin, ymin, xmax, ymax = box
     width, height = size
     shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
@@ -167,7 +171,7 @@ def _pixel_box(box: List[float], size: Tuple[int, int]) -> Tuple[float, float, f
     if xmax == xmin or ymax == ymin:
         raise VOCError(f"{shown} has no area; remove or redraw it", "degenerate box")
     if xmin < 0 or ymin < 0 or xmax > width + 1 or ymax > height + 1:
-        message = f"{shown} leaves the image of {width} x {height} pixels; correct it"
+        message = f"{shown} leaves the image of {width:g} x {height:g} pixels; correct it"
         raise VOCError(message, "box outside the image")
     clipped = max(xmin - 1, 0.0), max(ymin - 1, 0.0), min(xmax, width), min(ymax, height)
     if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
