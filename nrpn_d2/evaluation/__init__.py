@@ -16,6 +16,8 @@ ground_truth.py      registered dataset -> flat arrays
 boxes.py             IoU, areas, checks
 report.py            tables for the log
 output.py            results.json, results.csv and figures
+proposal_files.py    proposals as files: written, read safely, evaluated without a model
+proposal_methods.py  proposals without training: Selective Search, Edge Boxes, baselines
 """
 
 import os
