@@ -129,6 +129,14 @@ def test_registering_again_replaces(tmp_path):
     assert DatasetCatalog.get("mine")[0]["annotations"][0]["category_id"] == 0
 
 
+def test_register_voc_checks_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_DATA", own_folder(tmp_path))
+    with pytest.raises(VOCError, match="class names is empty"):
+        register_voc("mine", "$MY_DATA", "train", [])
+    register_voc("mine", "$MY_DATA", "train", ["cat"])
+    assert MetadataCatalog.get("mine").dirname == str(tmp_path)
+
+
 def test_a_name_of_other_code_is_not_taken(tmp_path):
     root = own_folder(tmp_path)
     for name in ("voc_2007_train", "foreign"):

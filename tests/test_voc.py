@@ -1,6 +1,7 @@
 """A folder in VOC layout -> records."""
 
 import logging
+import multiprocessing
 import os
 
 import pytest
@@ -100,6 +101,15 @@ def test_skip_drops_exactly_the_faults_and_counts_them(tmp_path, caplog):
         "missing image": 1,
     }
     assert "dropped 10 objects or images" in caplog.messages[-1]
+    dropped = [message for message in caplog.messages if message.startswith("Dropped: ")]
+    assert len(dropped) == 10 and "line 5: id 'a' is already on line 1" in dropped[0]
+
+
+def test_a_clean_set_gives_no_warning(tmp_path, caplog):
+    root = write_voc_folder(tmp_path, [{"id": "a", "objects": [CAT]}])
+    with caplog.at_level(logging.INFO, logger=voc.__name__):
+        read_voc(root, "train", CLASSES, "skip")
+    assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
 def test_nothing_left(tmp_path):
@@ -138,6 +148,46 @@ def test_several_processes_give_the_same_in_the_same_order(large_folder, request
 def test_several_processes_raise_the_first_fault(large_folder, two_processes):
     with pytest.raises(VOCError, match=r"/1\.xml: object 1"):
         read_voc(large_folder, "train", CLASSES)
+
+
+def test_only_the_first_faults_are_written_out(large_folder, caplog):
+    read_voc(large_folder, "train", CLASSES, "skip")
+    assert sum(message.startswith("Dropped: ") for message in caplog.messages) == 10
+    assert caplog.messages[-2] == "... and 140 more"
+
+
+@pytest.mark.parametrize("parallel_from, bar", [(1000, False), (300, True)])
+def test_one_process(large_folder, monkeypatch, capsys, parallel_from, bar):
+    """Small sets are read by this process; large ones, too, where it has no others, with a bar."""
+    monkeypatch.setattr(voc, "_PARALLEL_FROM", parallel_from)
+    monkeypatch.setattr(voc, "_free_processes", lambda: 1 if bar else pytest.fail("asked"))
+    monkeypatch.setattr(voc, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    assert len(read_voc(large_folder, "train", CLASSES, "skip")) == 300
+    assert ("Reading annotations: 100%" in capsys.readouterr().err) == bar
+
+
+@pytest.mark.parametrize(
+    "platform, cores, ranks, processes",
+    [
+        ("linux", 6, 1, 6),
+        ("linux", 64, 1, 8),
+        ("linux", 64, 16, 4),
+        ("linux", 4, 8, 1),
+        ("darwin", 6, 1, 1),
+    ],
+)
+def test_processes_of_a_rank(monkeypatch, platform, cores, ranks, processes):
+    monkeypatch.setattr(voc.sys, "platform", platform)
+    monkeypatch.setattr(voc.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(voc.comm, "get_world_size", lambda: ranks)
+    assert voc._free_processes() == processes
+
+
+def test_a_daemon_starts_no_processes(monkeypatch):
+    monkeypatch.setattr(voc.sys, "platform", "linux")
+    monkeypatch.setattr(voc.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert voc._free_processes() == 1
 
 
 def test_bccd_has_two_degenerate_boxes_and_no_other_fault(bccd_root, caplog):
