@@ -11,12 +11,14 @@ each evaluator in a process of its own.
 
 import argparse
 import contextlib
+import gc
 import io
 import logging
 import multiprocessing
 import os
 import resource
 import tempfile
+import threading
 import time
 from unittest import mock
 
@@ -191,14 +193,30 @@ def compare(title, theirs, ours, data, runs, keys):
     print(f"largest difference of {len(keys)} metrics: {difference:.2g} percent points", flush=True)
 
 
+def resident():
+    """Resident memory of this process, in MiB."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * resource.getpagesize() / 2**20
+
+
 def peak_memory(evaluate, num_images):
     """Peak resident memory that the evaluation adds to the data, in MiB; in this process."""
     with tempfile.TemporaryDirectory() as folder:
         data = Data(num_images, folder)
         data.write_xml()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        gc.collect()
+        before, samples, done = resident(), [], threading.Event()
+
+        def sample():
+            while not done.wait(0.002):
+                samples.append(resident())
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
         evaluate(data)
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        done.set()
+        sampler.join()
+        return max(samples) - before
 
 
 def recall_detectron2_once(data):

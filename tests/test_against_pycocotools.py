@@ -14,10 +14,11 @@ from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
     SIZE_RANGES,
     Pairs,
-    close_indices,
+    close_pairs,
     covered_overlaps,
     in_size_ranges,
     recall,
+    side_by_side,
 )
 
 BUDGETS = [3, 10, 40]
@@ -62,7 +63,7 @@ def coco_recall(scenes):
 def our_recall(scenes):
     objects, proposals, iou, first = [], [], [], 0
     for boxes, found in scenes:
-        g, k = close_indices(boxes, found, 0.5)
+        [(g, k)] = close_pairs([boxes], side_by_side([found]), 0.5)
         objects, proposals = objects + [first + g], proposals + [k]
         iou.append(box_iou(boxes[g], found[k]))
         first += len(boxes)

@@ -13,6 +13,7 @@ from nrpn_d2.evaluation import (
     ProposalRecallEvaluator,
     VOCDetectionEvaluator,
 )
+from nrpn_d2.evaluation.evaluator import together
 
 NUM_IMAGES = 8
 
@@ -43,6 +44,13 @@ def evaluate(first, last, kinds=ALL):
         return json.dumps([evaluator.evaluate() for evaluator in evaluators])
 
 
+def message_of(function):
+    try:
+        function()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def evaluate_in_process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
     results = {
@@ -50,10 +58,8 @@ def evaluate_in_process(rank, folder):
         "all to the second": evaluate(*[(0, 0), (0, NUM_IMAGES)][rank]),
         "shared": evaluate(*[(0, 3), (3, NUM_IMAGES)][rank]),
     }
-    try:
-        evaluate(0, 1, [ProposalRecallEvaluator])
-    except ValueError as error:
-        results["overlapping"] = str(error)
+    results["overlapping"] = message_of(lambda: evaluate(0, 1, [ProposalRecallEvaluator]))
+    results["failing"] = message_of(lambda: together([int, lambda: int("x")][rank]))
     with open(f"{folder}/{rank}.json", "w") as f:
         json.dump(results, f)
     dist.barrier()
@@ -69,4 +75,9 @@ def test_two_processes_equal_one(tmp_path):
     for case in ("all to the first", "all to the second", "shared"):
         assert main[case] == alone
         assert other[case] == "[null, null, null]"
-    assert main["overlapping"] == "several processes processed the same images"
+    # What is raised on one process is raised on both: none waits for the other
+    problem = "ValueError: several processes processed the same images"
+    assert main["overlapping"] == problem
+    assert other["overlapping"] == f"RuntimeError: process 0 failed in the evaluation: {problem}"
+    assert other["failing"].startswith("ValueError: invalid literal")
+    assert main["failing"] == f"RuntimeError: process 1 failed in the evaluation: {other['failing']}"

@@ -8,7 +8,7 @@ from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes, registered
 
-from nrpn_d2.evaluation import ProposalRecallEvaluator, VOCDetectionEvaluator
+from nrpn_d2.evaluation import ProposalRecallEvaluator, VOCDetectionEvaluator, recall_evaluator
 
 
 def proposals(boxes, scores=None):
@@ -89,6 +89,30 @@ def test_dataset_without_objects(caplog):
         assert all(np.isnan(value) for value in results["box_proposals"].values())
         results = evaluate(VOCDetectionEvaluator(name), [detected([SMALL], [0], [0.5])] * 2)
         assert np.isnan(results["bbox"]["AP50"])
+
+
+def test_images_are_matched_in_blocks(monkeypatch):
+    rng = np.random.default_rng(6)
+    objects = [random_boxes(rng, rng.integers(0, 4)) for _ in range(20)]
+    outputs = []
+    for boxes in objects:
+        count = rng.integers(0, 40)
+        found = near_boxes(rng, boxes, count) if len(boxes) else random_boxes(rng, count)
+        # Neither sorted nor as many in each image
+        outputs.append(proposals(found, scores=rng.permutation(count)))
+    with registered([[(box, 0) for box in boxes] for boxes in objects], ["ring"]) as name:
+        results = []
+        for block in (1, 3, 64):
+            monkeypatch.setattr(recall_evaluator, "BLOCK", block)
+            results.append(evaluate(ProposalRecallEvaluator(name, budgets=[1, 5]), outputs))
+        assert results[0] == results[1] == results[2]
+        assert 0 < results[0]["box_proposals"]["AR@1"] < results[0]["box_proposals"]["AR@5"] < 100
+        evaluator = ProposalRecallEvaluator(name)
+        for n in range(10, 13):  # a wrong box in the middle of a block
+            broken = [proposals([SMALL, [0, 0, -1, 1]], scores=[2, 1])] if n == 11 else outputs[n:]
+            evaluator.process([{"image_id": str(n)}], broken)
+        with pytest.raises(ValueError, match="image '11': box 1 .*negative"):
+            evaluator.evaluate()
 
 
 def test_recall_curves_are_those_of_the_metrics():

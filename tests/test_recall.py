@@ -14,11 +14,12 @@ from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
     Pairs,
     average_recall,
-    close_indices,
+    close_pairs,
     covered_overlaps,
     in_size_ranges,
     match_greedily,
     recall,
+    side_by_side,
 )
 
 
@@ -159,15 +160,31 @@ def test_greedy_matching_takes_pairs_in_order_of_iou(seed, shapes):
 def test_close_pairs_are_all_found():
     rng = np.random.default_rng(2)
     for floor in (0.3, 0.5, 0.9):
-        objects = random_boxes(rng, 5).astype(np.float64)
-        proposals = near_boxes(rng, objects, 300, spread=0.1)
-        iou = box_iou(objects[:, None], proposals)
-        found = np.zeros(iou.shape, bool)
-        found[close_indices(objects, proposals, floor)] = True
-        assert found[iou >= floor].all() and not found[iou < 0.99 * floor].any()
-        assert 0 < found.sum() < found.size
-    # 7 of 10 pixels: exactly the floor.
-    assert len(close_indices(np.array([[0.0, 0, 10, 1]]), np.array([[0, 0, 7, 1]]), 0.7)[0]) == 1
+        # Images with several objects and none, with many proposals, few, and none
+        sizes = [(2, 50), (0, 20), (5, 300), (3, 0), (5, 7)]
+        objects = [random_boxes(rng, count).astype(np.float64) for count, _ in sizes]
+        proposals = [
+            near_boxes(rng, boxes, count, spread=0.1) if count and len(boxes) else boxes[:0]
+            for boxes, (_, count) in zip(objects, sizes)
+        ]
+        pairs = close_pairs(objects, side_by_side(proposals), floor)
+        for (g, k), of_image, found in zip(pairs, objects, proposals):
+            iou = box_iou(of_image[:, None], found)
+            close = np.zeros(iou.shape, bool)
+            close[g, k] = True
+            assert close[iou >= floor].all() and not close[iou < 0.99 * floor].any()
+            assert (np.diff(g * 1000 + k) > 0).all()
+        assert 0 < len(pairs[2][0]) < 5 * 300
+
+
+def test_close_pairs_at_the_bounds():
+    def count(obj, proposals, floor):
+        proposals = side_by_side([np.array(proposals, float), np.zeros((3, 4))])
+        return len(close_pairs([np.array([obj], float), np.zeros((0, 4))], proposals, floor)[0][0])
+
+    assert count([0, 0, 10, 1], [[0, 0, 7, 1]], 0.7) == 1  # 7 of 10 pixels: exactly the floor
+    # A point overlaps nothing, neither itself nor the filling behind an image's proposals
+    assert count([0, 0, 0, 0], [[0, 0, 0, 0]], 0.5) == 0
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,16 @@ class PerImageEvaluator(DatasetEvaluator):
         Returns:
             OrderedDict: task -> {metric: value}, nan where nothing is to be found; None on all
             processes but the main one.
+
+        Raises:
+            ValueError: as :meth:`process`, and for images that several processes processed.
+            RuntimeError: on the processes that wait for one on which something was raised.
         """
+        together(self._complete)
         gathered = comm.gather(self._records, dst=0)
-        if not comm.is_main_process():
-            return None
+        return together(lambda: self._merge(gathered) if comm.is_main_process() else None)
+
+    def _merge(self, gathered):
         records = {}
         for part in gathered:
             if records.keys() & part.keys():
@@ -68,10 +74,35 @@ class PerImageEvaluator(DatasetEvaluator):
         return self._compute(records)
 
     def _read(self, output, n, origin):
+        """The record of image n; ``origin`` starts the message of a ValueError."""
         raise NotImplementedError
+
+    def _complete(self):
+        """Finish the records of this process."""
 
     def _compute(self, records):
         raise NotImplementedError
+
+
+def together(function):
+    """
+    Call ``function`` on every process; where it raises on one, all raise instead of waiting for it.
+
+    Raises:
+        RuntimeError: on the other processes.
+    """
+    result = error = None
+    try:
+        result = function()
+    except Exception as e:
+        error = e
+    messages = comm.all_gather(error and f"{type(error).__name__}: {error}")
+    if error:
+        raise error
+    for rank, message in enumerate(messages):
+        if message:
+            raise RuntimeError(f"process {rank} failed in the evaluation: {message}")
+    return result
 
 
 def read_proposals(output, origin):
@@ -81,15 +112,21 @@ def read_proposals(output, origin):
         origin (str): starts the message of a ValueError.
 
     Returns:
-        ndarray, ndarray: boxes (K, 4) and objectness logits (K,), best first.
+        ndarray, ndarray: boxes (K, 4) and objectness logits (K,), as they come.
     """
     if "proposals" not in output:
         raise ValueError(
             f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
             "nrpn_d2.evaluation.with_budgets(model, budgets)"
         )
-    boxes = output["proposals"].proposal_boxes.tensor.cpu().numpy()
-    logits = output["proposals"].objectness_logits.cpu().numpy()
+    proposals = output["proposals"]
+    return proposals.proposal_boxes.tensor.cpu().numpy(), proposals.objectness_logits.cpu().numpy()
+
+
+def best_first(boxes, logits, origin):
+    """
+    Boxes (K, 4) and logits (K,) in the order of the logits, checked by :func:`check_boxes`.
+    """
     check_boxes(boxes, logits, origin)
     if (logits[1:] > logits[:-1]).any():
         order = np.argsort(-logits, kind="stable")

@@ -1,6 +1,7 @@
 """What an evaluation leaves on disk: results.json, results.csv and figures."""
 
 import csv
+import functools
 import json
 import logging
 import math
@@ -11,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
 from ..visualize import error_figure, precision_recall_figure, recall_figure, save_figure
+from .evaluator import together
 from .voc_ap import PrecisionRecall
 
 logger = logging.getLogger(__name__)
@@ -34,12 +36,15 @@ class WritingEvaluators(DatasetEvaluators):
 
     def evaluate(self):
         results = super().evaluate()
+        together(functools.partial(self._write, results))
+        return results
+
+    def _write(self, results):
         if comm.is_main_process():
             curves = {}
             for evaluator in self._evaluators:
                 curves.update(evaluator.curves)
             write_run(self._output_dir, self._dataset_name, results, curves)
-        return results
 
 
 def write_run(output_dir, dataset_name, results, curves):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import numpy as np
 
 from .boxes import box_iou
-from .evaluator import PerImageEvaluator, read_proposals
+from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .report import error_table
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         self._scored = scored
 
     def _read(self, output, n, origin):
-        boxes, logits = read_proposals(output, origin)
+        boxes, logits = best_first(*read_proposals(output, origin), origin)
         boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
         of_image = self.ground_truth.of_image(n)
         iou = box_iou(self.ground_truth.boxes[of_image, None], boxes)

@@ -41,26 +41,55 @@ class Pairs(NamedTuple):
     iou: np.ndarray  # (M,)
 
 
-def close_indices(objects, proposals, floor):
+def side_by_side(boxes):
+    """Boxes of N images, (K, 4) each -> (4, N, largest K) float32, zeros where there is no box."""
+    stacked = np.zeros((len(boxes), max(map(len, boxes), default=0), 4), np.float32)
+    for row, of_image in zip(stacked, boxes):
+        row[: len(of_image)] = of_image
+    return np.ascontiguousarray(stacked.transpose(2, 0, 1))
+
+
+def close_pairs(objects, proposals, floor):
     """
-    Find the pairs that may have an IoU of at least ``floor`` with few operations per image.
+    Find the pairs that may have an IoU of at least ``floor``, in several images at once.
+
+    An operation is done for the first object of every image, then for the second of every image
+    that has one, and so on: as many operations as the fullest image has objects.
 
     Args:
-        objects (ndarray): (G, 4). proposals (ndarray): (K, 4), of one image.
+        objects (list[ndarray]): (G, 4) of each of N images.
+        proposals (ndarray): (4, N, K), see :func:`side_by_side`.
 
     Returns:
-        ndarray, ndarray: indices (M,) of objects and proposals, by object. In float32 and a little
-        generous: compute the exact IoU of these pairs.
+        list[tuple[ndarray, ndarray]]: of each image, the indices (M,) of objects and proposals, by
+        object, then proposal. In float32 and a little generous: compute the exact IoU.
     """
-    a = objects.T.astype(np.float32)[:, :, None]  # (4, G, 1)
-    b = np.ascontiguousarray(proposals.T, np.float32)[:, None]  # (4, 1, K)
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])  # (2, G, K)
-    intersection = np.maximum(sides[0], 0) * sides[1]
-    sides_a, sides_b = a[2:] - a[:2], b[2:] - b[:2]
-    areas = sides_a[0] * sides_a[1] + sides_b[0] * sides_b[1]
+    num_objects = np.array([len(of_image) for of_image in objects])
+    fullest_first = np.argsort(-num_objects, kind="stable")
+    x0, y0, x1, y1 = proposals[:, fullest_first]  # (N, K) each
     # IoU >= f exactly where intersection >= f / (1 + f) * (sum of the areas).
-    areas *= np.float32(0.999 * floor / (1 + floor))
-    return np.divmod(np.flatnonzero(intersection >= areas), max(len(proposals), 1))
+    share = np.float32(0.999 * floor / (1 + floor))
+    areas = share * (x1 - x0) * (y1 - y0) + np.float32(1e-30)  # of two points 0 is not enough
+    found = [[] for _ in objects]
+    for g in range(num_objects.max(initial=0)):
+        having = int((num_objects > g).sum())
+        ranked = np.stack([objects[n][g] for n in fullest_first[:having]]).astype(np.float32)
+        a0, b0, a1, b1 = ranked.T[:, :, None]  # (having, 1) each
+        across = np.minimum(x1[:having], a1) - np.maximum(x0[:having], a0)
+        down = np.minimum(y1[:having], b1) - np.maximum(y0[:having], b0)
+        across *= np.maximum(down, 0, out=down)
+        close = across >= areas[:having] + share * (a1 - a0) * (b1 - b0)
+        rows, columns = np.divmod(np.flatnonzero(close), max(close.shape[1], 1))
+        bounds = np.searchsorted(rows, np.arange(having + 1)).tolist()
+        for n, start, end in zip(fullest_first, bounds, bounds[1:]):
+            found[n].append(columns[start:end])
+    none = np.empty(0, int)
+    return [
+        (np.repeat(np.arange(len(by_object)), [len(k) for k in by_object]), np.concatenate(by_object))
+        if by_object
+        else (none, none)
+        for by_object in found
+    ]
 
 
 def covered_overlaps(pairs, images, budgets, in_range, matching="greedy"):

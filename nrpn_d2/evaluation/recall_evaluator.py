@@ -5,15 +5,16 @@ from collections import OrderedDict
 import numpy as np
 
 from .boxes import box_area, box_iou
-from .evaluator import PerImageEvaluator, read_proposals
+from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .recall import (
     SIZE_RANGES,
     Pairs,
     average_recall,
-    close_indices,
+    close_pairs,
     covered_overlaps,
     in_size_ranges,
     recall,
+    side_by_side,
 )
 from .report import recall_table
 
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 # Where the curves over the number of proposals are sampled: evenly on a logarithmic scale.
 CURVE_BUDGETS = tuple(np.unique(np.logspace(0, 4, 33).astype(int)).tolist())
 CURVE_THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.01), 2)
+
+
+# Images that are matched at once: few calls of numpy, and arrays that stay in the cache.
+BLOCK = 64
 
 
 class ProposalRecallEvaluator(PerImageEvaluator):
@@ -74,10 +79,32 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self._every = list(self._size_ranges).index("all")
         self._matching = matching
 
+    def reset(self):
+        super().reset()
+        self._waiting = []
+
+    def process(self, inputs, outputs):
+        """See :meth:`PerImageEvaluator.process`. Boxes are checked 64 images at a time, the last
+        ones in ``evaluate``."""
+        super().process(inputs, outputs)
+        if len(self._waiting) >= BLOCK:
+            self._complete()
+
     def _read(self, output, n, origin):
-        boxes, _ = read_proposals(output, origin)
-        objects, proposals = close_indices(self._objects[self._of_image(n)], boxes, self._floor)
-        return len(boxes), objects, proposals, boxes[proposals]
+        self._waiting.append((n, origin, *read_proposals(output, origin)))
+
+    def _complete(self):
+        if not self._waiting:
+            return
+        images, origins, boxes, logits = zip(*self._waiting)
+        self._waiting = []
+        stacked = side_by_side(boxes)
+        if not _in_order(stacked, boxes, logits):
+            boxes = [best_first(*image)[0] for image in zip(boxes, logits, origins)]
+            stacked = side_by_side(boxes)
+        objects = [self._objects[self._of_image(n)] for n in images]
+        for n, b, (g, k) in zip(images, boxes, close_pairs(objects, stacked, self._floor)):
+            self._records[n] = len(b), g, k, b[k]
 
     def _of_image(self, n):
         """The slice of the objects of image n among those to be found."""
@@ -143,3 +170,18 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                 **{t: by_number[:, i] for i, t in enumerate(self._thresholds)},
             },
         }
+
+
+def _in_order(stacked, boxes, logits):
+    """Whether ``best_first`` would leave each image as it is; False if that is not certain."""
+    counts = [len(of_image) for of_image in boxes]
+    if [of_image.shape for of_image in logits] != [(k,) for k in counts]:
+        return False
+    logits = np.concatenate(logits)
+    descending = logits[1:] <= logits[:-1]  # false for NaN, too
+    ends = np.cumsum(counts)[:-1]
+    descending[ends[(ends > 0) & (ends < len(logits))] - 1] = True  # from one image to the next
+    x0, y0, x1, y1 = stacked
+    upright = (x1 >= x0).all() and (y1 >= y0).all()
+    finite = np.isfinite(stacked.sum()) and np.isfinite(logits.sum())
+    return bool(upright and finite and descending.all())
