@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running what is in them.
+"""Reading checkpoints and proposal files without running what is in them.
 
 A pickle is a program. Files that torch saved are read with ``weights_only``; other pickles (.pkl,
 as in Detectron2's model zoo) by an unpickler that knows numpy arrays and plain containers, no more.
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Callable, Dict, Optional
 
 import numpy as np
 import torch
+from detectron2.structures import BoxMode
 
 try:
     from numpy._core import multiarray, numeric
@@ -20,7 +21,7 @@ except ImportError:  # numpy 1
 
 
 class CheckpointError(RuntimeError):
-    """A file that cannot be read as a checkpoint, or that is refused."""
+    """A file of weights or proposals that cannot be read, or that is refused."""
 
 
 def load_file(path: str, mmap: bool = False) -> Any:
@@ -48,11 +49,11 @@ def load_file(path: str, mmap: bool = False) -> Any:
         wanted = str(e) if isinstance(e, _Refused) else _forbidden_object(path, str(e))
         if wanted is not None:
             raise CheckpointError(
-                f"{path} is refused: it asks for {wanted}, and a checkpoint needs nothing but "
-                "arrays and plain containers. Loading it could run code; nothing of it was run"
+                f"{path} is refused: it asks for {wanted}, and weights or proposals need nothing "
+                "but arrays and plain containers. Loading it could run code; nothing of it was run"
             ) from e
         raise CheckpointError(
-            f"{path} cannot be read: it is truncated, or no checkpoint at all "
+            f"{path} cannot be read: it is truncated, or of another kind "
             f"({type(e).__name__}: {_reason(e)})"
         ) from e
 
@@ -80,6 +81,7 @@ _ADMITTED: Dict[str, Callable] = {
     "numpy.dtype": np.dtype,
     "_codecs.encode": _latin1,
     "collections.OrderedDict": OrderedDict,
+    "detectron2.structures.boxes.BoxMode": BoxMode,
 }
 for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_core}.multiarray._reconstruct"] = multiarray._reconstruct

@@ -6,6 +6,7 @@ import pytest
 import evaluate_proposals
 from detectron2.data import DatasetCatalog
 from detectron2.data.build import load_proposals_into_dataset
+from detectron2.structures import BoxMode
 from registered_dataset import registered
 
 from nrpn_d2.evaluation.output import read_run
@@ -76,13 +77,14 @@ def test_certain_scores_are_finite(tmp_path):
     assert np.isfinite(logits).all() and logits[0] > 30 and logits[1] < -30
 
 
-def test_order_modes_and_old_names(tmp_path):
+@pytest.mark.parametrize("mode", [1, BoxMode.XYWH_ABS])  # x, y, width, height
+def test_order_modes_and_old_names(tmp_path, mode):
     path = dump(
         tmp_path / "old.pkl",
         indexes=np.array([7]),
         boxes=[np.array([[1.0, 2, 3, 4], [5, 6, 7, 8]])],
         scores=[np.array([0.25, 0.5])],
-        bbox_mode=1,  # x, y, width, height
+        bbox_mode=mode,
     )
     found = load_proposals(path)
     assert repr(list(found)) == "[7]"
