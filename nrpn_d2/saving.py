@@ -2,7 +2,8 @@
 import logging
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from uuid import uuid4
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -13,13 +14,23 @@ from .safe_load import load_file
 
 @contextmanager
 def atomic_open(path: str, mode: str):
-    """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was."""
-    temporary = f"{path}.tmp"
-    with open(temporary, mode) as f:
-        yield f
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was.
+
+    Several processes may write the same path: the last one wins. After an error (a full disk)
+    nothing is left beside it, after a kill "<name>.<32 hex digits>.<suffix>.tmp" is.
+    """
+    stem, suffix = os.path.splitext(path)
+    temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
+    try:
+        with open(temporary, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(temporary)
+        raise
 
 
 def best_metric(cfg: CfgNode) -> str:

@@ -11,7 +11,7 @@ from small_models import small_cfg
 
 from nrpn_d2 import check_nrpn_config
 from nrpn_d2.checkpointer import NRPNCheckpointer, last_checkpoint
-from nrpn_d2.saving import BestCheckpoint, best_metric
+from nrpn_d2.saving import BestCheckpoint, atomic_open, best_metric
 
 
 def linear(value):
@@ -79,6 +79,19 @@ def test_failing_save_leaves_the_old_one(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         checkpointer.save("model_final", what=lambda: None)
     assert weight_in(tmp_path / "model_final.pth") == 1.0
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+
+
+def test_two_writers_of_one_file(tmp_path):
+    """Each writes a file of its own until it is done; the last one wins."""
+    path = str(tmp_path / "a.txt")
+    with atomic_open(path, "w") as first:
+        first.write("first, longer")
+        with atomic_open(path, "w") as second:
+            second.write("second")
+        assert (tmp_path / "a.txt").read_text() == "second"
+    assert (tmp_path / "a.txt").read_text() == "first, longer"
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_old_checkpoints_are_pruned(tmp_path):
