@@ -16,6 +16,8 @@ Importing it registers everything. In data-flow order:
     weights            ImageNet VGG-16: torchvision://vgg16, torchvision://vgg16_caffe, files
     pixels             the order, mean and deviation of pixels that weights were trained with
     checkpointer       NRPNCheckpointer, of safe_load (what is read) and saving (what is written)
+    trainer            Trainer: Detectron2's, resumed exactly; of data.loader, seeding,
+                       finite_losses, replay; started by launch
     evaluation         proposals and detections -> recall and AP
     visualize          pictures of proposals; curves
 """

@@ -200,7 +200,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         """Remove old periodic checkpoints, and what a killed run left half written."""
         files = [os.path.join(self.save_dir, name) for name in os.listdir(self.save_dir)]
         periodic = [path for path in files if _PERIODIC.fullmatch(os.path.basename(path))]
-        periodic.sort(key=os.path.getmtime)
+        periodic.sort(key=lambda path: (os.path.getmtime(path), path))
         old = periodic[: -self.keep] if self.keep else []
         for path in old + [path for path in files if path.endswith(".pth.tmp")]:
             os.remove(path)

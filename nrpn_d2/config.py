@@ -81,6 +81,12 @@ def add_nrpn_config(cfg: CN) -> None:
     # first of DATASETS.TEST
     cfg.SOLVER.BEST_METRIC = ""
 
+    # ---- Training: how many batches whose losses are not finite a run may skip before it stops
+    cfg.SOLVER.SKIP_NONFINITE = 0
+    # Only algorithms that give the same result every time, also on a GPU: slower, and operations
+    # without one (such as RoIPool's gradient on a GPU) raise an error
+    cfg.SOLVER.DETERMINISTIC = False
+
     # ---- Evaluation: number of proposals per image, and IoU thresholds of the recall
     cfg.TEST.PROPOSALS = CN()
     cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]
@@ -108,6 +114,7 @@ _NOT_NEGATIVE = (
     "MODEL.NRPN.WARMUP_ITERS",
     "MODEL.NRPN.LOSS_WEIGHT",
     "SOLVER.CHECKPOINTS_TO_KEEP",
+    "SOLVER.SKIP_NONFINITE",
 )
 _OVER_ZERO_TO_ONE = ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", "MODEL.NRPN.IGNORE_IOA")
 _CHOICES = {

@@ -11,6 +11,8 @@ from voc_folder import write_voc_folder
 import train_net
 from detectron2.engine import default_argument_parser
 
+from nrpn_d2.trainer import scale_nrpn_warmup
+
 ROOT = os.path.dirname(os.path.abspath(train_net.__file__))
 SMALL = [
     *("MODEL.VGG.WIDTHS", "[32, 32, 32, 32]", "MODEL.VGG.DEPTHS", "[1, 1, 1, 1]"),
@@ -120,10 +122,10 @@ def test_warmup_scales_with_the_world_size():
     cfg = train_net.get_cfg()
     train_net.add_nrpn_config(cfg)
     cfg.MODEL.NRPN.WARMUP_ITERS = 1000
-    assert train_net.scale_nrpn_warmup(cfg, 4).MODEL.NRPN.WARMUP_ITERS == 1000
+    assert scale_nrpn_warmup(cfg, 4).MODEL.NRPN.WARMUP_ITERS == 1000
     cfg.SOLVER.REFERENCE_WORLD_SIZE = 2
-    assert train_net.scale_nrpn_warmup(cfg, 2).MODEL.NRPN.WARMUP_ITERS == 1000
-    assert train_net.scale_nrpn_warmup(cfg, 8).MODEL.NRPN.WARMUP_ITERS == 250
+    assert scale_nrpn_warmup(cfg, 2).MODEL.NRPN.WARMUP_ITERS == 1000
+    assert scale_nrpn_warmup(cfg, 8).MODEL.NRPN.WARMUP_ITERS == 250
     assert cfg.MODEL.NRPN.WARMUP_ITERS == 1000 and args.num_gpus == 1
 
 

@@ -1,0 +1,166 @@
+"""Batches for training: a function of the seed and the iteration alone.
+
+Detectron2's samplers give the order of the images. Its loader is not used, because its data depend
+on the number of workers, and going on at iteration i would mean loading the i batches before it.
+"""
+import itertools
+import logging
+import random
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from ..seeding import seeded
+
+_MAX_TRIES = 100
+
+
+def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
+    """The loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader.
+
+    Raises:
+        ValueError: naming the key, its value and what it may be.
+    """
+    data, world_size = cfg.DATALOADER, comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it is the number of images over "
+            f"all processes, and must be a multiple of their number, {world_size}"
+        )
+    records = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=data.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=(
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+        ),
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    return TrainLoader(
+        records,
+        mapper,
+        _sampler(data, records),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
+        group_by_aspect_ratio=data.ASPECT_RATIO_GROUPING,
+        num_workers=data.NUM_WORKERS,
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+    )
+
+
+def _sampler(data: CfgNode, records: List[Dict[str, Any]]) -> Callable:
+    """Seed -> sampler."""
+    if data.SAMPLER_TRAIN == "TrainingSampler":
+        return partial(TrainingSampler, len(records))
+    if data.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        options = {"sqrt": data.REPEAT_SQRT} if "REPEAT_SQRT" in data else {}  # not in v0.5
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            records, data.REPEAT_THRESHOLD, **options
+        )
+        return partial(RepeatFactorTrainingSampler, factors)
+    raise ValueError(
+        f"DATALOADER.SAMPLER_TRAIN is {data.SAMPLER_TRAIN!r}; it must be 'TrainingSampler' or "
+        "'RepeatFactorTrainingSampler'"
+    )
+
+
+class TrainLoader:
+    """An endless stream of batches, lists of mapped records; each process has its own part.
+
+    What it gives depends on the seed only. The random numbers of a mapper are those of the
+    record's place in the stream of all processes, wherever it is mapped.
+    """
+
+    def __init__(
+        self,
+        records: List[Dict[str, Any]],
+        mapper: Callable,
+        make_sampler: Callable,
+        *,
+        batch_size: int,
+        group_by_aspect_ratio: bool,
+        num_workers: int,
+        seed: int,
+    ):
+        """
+        Args:
+            records: Detectron2's dataset dicts.
+            mapper: record -> model input. For None, another record is drawn.
+            make_sampler: called with ``seed=``, gives this process's endless record numbers.
+            batch_size: of this process.
+            group_by_aspect_ratio: whether a batch has either only images wider than high or none,
+                so that they need less padding.
+            num_workers: processes that load images; 0 loads them in this one.
+            seed: the same in all processes.
+
+        Raises:
+            ValueError: a record without width and height, if these are needed.
+        """
+        self._records = DatasetFromList(records, copy=False)
+        self._mapper = mapper
+        self._make_sampler = make_sampler
+        self._batch_size = batch_size
+        self._num_workers = num_workers
+        self._bucket_of = _is_wide(records) if group_by_aspect_ratio else [False] * len(records)
+        self.start_at(0, seed)
+
+    def start_at(self, iteration: int, seed: int) -> None:
+        """Leave out what an iteration before ``iteration`` gets; call it before the first batch."""
+        self._start = iteration
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[List[Dict[str, Any]]]:
+        # A generator: nothing happens before the first batch is asked for. The training loop of
+        # Detectron2 v0.5 calls iter() before a checkpoint says where to start.
+        yield from DataLoader(
+            _SeededRecords(self._records, self._mapper, self._seed),
+            batch_sampler=itertools.islice(self._batches(), self._start, None),
+            num_workers=self._num_workers,
+            collate_fn=trivial_batch_collator,
+        )
+
+    def _batches(self) -> Iterator[List[Tuple[int, int]]]:
+        """Record numbers, and their places in the stream of all processes."""
+        places = itertools.count(comm.get_rank(), comm.get_world_size())
+        buckets: Dict[bool, List[Tuple[int, int]]] = {True: [], False: []}
+        for index, place in zip(self._make_sampler(seed=self._seed), places):
+            bucket = buckets[self._bucket_of[index]]
+            bucket.append((index, place))
+            if len(bucket) == self._batch_size:
+                yield bucket[:]
+                bucket.clear()
+
+
+def _is_wide(records: List[Dict[str, Any]]) -> List[bool]:
+    for record in records:
+        if "width" not in record or "height" not in record:
+            raise ValueError(
+                f"{record.get('file_name', record)}: the record has no width and height, which "
+                "DATALOADER.ASPECT_RATIO_GROUPING needs; add them, or set it to False"
+            )
+    return [record["width"] > record["height"] for record in records]
+
+
+class _SeededRecords(Dataset):
+    """(number of a record, place in the stream) -> what the mapper makes of it."""
+
+    def __init__(self, records, mapper: Callable, seed: int):
+        self._records = records
+        self._mapper = mapper
+        self._seed = seed
+
+    def __getitem__(self, item: Tuple[int, int]) -> Dict[str, Any]:
+        index, place = item
+        with seeded(self._seed, place):
+            for _ in range(_MAX_TRIES):
+                data = self._mapper(self._records[index])
+                if data is not None:
+                    return data
+                logging.getLogger(__name__).warning("The mapper skips record %d", index)
+                index = random.randrange(len(self._records))
+        raise RuntimeError(f"the mapper returned None for {_MAX_TRIES} records in a row")

@@ -1,0 +1,112 @@
+"""Training steps that stop before a loss that is not finite reaches the weights."""
+from contextlib import contextmanager
+from functools import partial
+from typing import Dict, List
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+
+
+class NonFiniteLoss(FloatingPointError):
+    """Raised by all processes together, before the optimizer's step."""
+
+
+def rpns_of(model: nn.Module) -> List[RPN]:
+    return [module for module in model.modules() if isinstance(module, RPN)]
+
+
+@contextmanager
+def proposals_of_any_prediction(rpns: List[RPN]):
+    """Let RPNs go on where Detectron2 raises FloatingPointError for predictions of inf or nan.
+
+    A process that raises in its forward pass leaves the others waiting for its gradients. Here the
+    pass ends, with some anchors as the proposals.
+
+    Yields:
+        list: of the errors that Detectron2 raised.
+    """
+    errors: List[FloatingPointError] = []
+
+    def predict_proposals(rpn, anchors, logits, deltas, image_sizes):
+        predict = partial(type(rpn).predict_proposals, rpn, anchors)
+        try:
+            return predict(logits, deltas, image_sizes)
+        except FloatingPointError as error:
+            errors.append(error)
+            zeros = [[torch.zeros_like(x) for x in maps] for maps in (logits, deltas)]
+            return predict(*zeros, image_sizes)
+
+    for rpn in rpns:
+        rpn.predict_proposals = partial(predict_proposals, rpn)
+    try:
+        yield errors
+    finally:
+        for rpn in rpns:
+            del rpn.predict_proposals
+
+
+class FiniteLosses:
+    """Mixin for ``SimpleTrainer`` and ``AMPTrainer``.
+
+    A step whose losses are not finite, in any process, changes nothing and raises NonFiniteLoss in
+    every process. Gradients that overflow from finite losses are the gradient scaler's affair.
+
+    Attributes:
+        batch: the input of the last step.
+        losses (dict[str, float]): of the step that was not finite, in this process.
+        at_fault: whether it was this process whose losses were not finite.
+    """
+
+    def __init__(self, model: nn.Module, *args):
+        super().__init__(model, *args)
+        model.register_forward_pre_hook(self._remember)
+        self._rpns = rpns_of(model)
+        self._prediction_errors: List[FloatingPointError] = []
+        self.batch = None
+        self.losses: Dict[str, float] = {}
+        self.at_fault = False
+
+    def _remember(self, model: nn.Module, args) -> None:
+        if model.training:
+            self.batch = args[0]
+
+    def run_step(self):
+        statistics = [b for bn in get_bn_modules(self.model) for b in bn.buffers()]
+        before = [b.clone() for b in statistics]
+        try:
+            with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
+                super().run_step()
+        except NonFiniteLoss:
+            self.optimizer.zero_grad()
+            for buffer, old in zip(statistics, before):
+                buffer.copy_(old)
+            raise
+
+    def _write_metrics(self, loss_dict, *args, **kwargs):
+        """Detectron2 calls this between the backward pass and the optimizer's step."""
+        losses = torch.stack([x.detach().float() for x in loss_dict.values()])
+        at_fault = (~losses.sum().isfinite()).float()
+        if self._prediction_errors:
+            at_fault = torch.ones_like(at_fault)
+        in_any = at_fault.clone()
+        if comm.get_world_size() > 1:
+            dist.all_reduce(in_any, op=dist.ReduceOp.MAX)
+        at_fault, in_any = torch.stack([at_fault, in_any]).tolist()
+        if in_any:
+            self.at_fault = bool(at_fault)
+            self.losses = dict(zip(loss_dict, losses.tolist()))
+            raise NonFiniteLoss("; ".join(str(e) for e in self._prediction_errors))
+        super()._write_metrics(loss_dict, *args, **kwargs)
+
+
+class FiniteTrainer(FiniteLosses, SimpleTrainer):
+    """Detectron2's training loop; see :class:`FiniteLosses`."""
+
+
+class FiniteAMPTrainer(FiniteLosses, AMPTrainer):
+    """Detectron2's training loop in mixed precision; see :class:`FiniteLosses`."""

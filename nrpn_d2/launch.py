@@ -1,0 +1,64 @@
+"""Starts training in one process, or joins several: Detectron2's ``launch``, or torchrun."""
+import argparse
+import os
+import sys
+from typing import Any, Callable
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as detectron2_launch
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+
+
+def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """Call ``main(args)`` in each process.
+
+    Under torchrun, which has started the processes, there is one for each of them; otherwise one
+    for each of ``--num-gpus`` on each of ``--num-machines``. With ``--num-gpus 0`` they run on the
+    CPU, one on each machine.
+
+    Args:
+        args: of Detectron2's ``default_argument_parser``.
+
+    Raises:
+        SystemExit: if there are fewer GPUs than processes.
+    """
+    if args.num_gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    processes = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else args.num_gpus
+    if args.num_gpus > 0 and processes > torch.cuda.device_count():
+        option = "--nproc_per_node" if under_torchrun else "--num-gpus"
+        sys.exit(
+            f"{option} {processes}, but {torch.cuda.device_count()} usable GPU(s) found: "
+            "check the driver with nvidia-smi, or run on the CPU with --num-gpus 0"
+        )
+    if under_torchrun:
+        _join(processes)
+        main(args)
+        dist.destroy_process_group()
+    else:
+        detectron2_launch(
+            main,
+            max(processes, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+
+
+def _join(processes: int) -> None:
+    """Join the processes that torchrun has started, ``processes`` on each machine."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(backend, init_method="env://", timeout=DEFAULT_TIMEOUT)
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes)
+        return
+    for first in range(0, dist.get_world_size(), processes):  # Detectron2 v0.5
+        group = dist.new_group(list(range(first, first + processes)))
+        if first <= dist.get_rank() < first + processes:
+            comm._LOCAL_PROCESS_GROUP = group

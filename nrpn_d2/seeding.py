@@ -1,0 +1,44 @@
+"""Random numbers as a function of what they are for, not of what was drawn before.
+
+With them a run that was resumed, or that loads its images in other processes, draws what an
+undisturbed one draws, and a checkpoint needs no generator's state.
+"""
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def _derive(seed: int, key) -> int:
+    """A 64-bit seed; all keys, also of different lengths, give independent ones."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
+
+
+def seed_all(seed: int, *key: int) -> None:
+    """Seed torch (on all devices), numpy and ``random``.
+
+    Args:
+        seed: of the run, at least 0.
+        key: what the random numbers are for, such as rank and iteration.
+    """
+    derived = _derive(seed, key)
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
+
+
+@contextmanager
+def seeded(seed: int, *key: int):
+    """As :func:`seed_all`, on the CPU; afterwards the generators are in their old states."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    derived = _derive(seed, key)
+    torch.default_generator.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

@@ -1,0 +1,196 @@
+"""Detectron2's trainer on VOC-layout data: resumed exactly, stopped by losses that are not finite."""
+import logging
+import os
+import weakref
+from typing import Any, Dict
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import EvalHook
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from .checkpointer import NRPNCheckpointer
+from .data import VOCDatasetMapper
+from .data.loader import TrainLoader, build_train_loader
+from .evaluation import build_evaluators, with_budgets
+from .events import ExchangePrinter
+from .finite_losses import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
+from .replay import save_step
+from .saving import BestCheckpoint, best_metric
+from .seeding import seed_all
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer on VOC-layout data, evaluated at several proposal budgets.
+
+    Every random number is a function of the run's seed and of the iteration, so that a run that is
+    killed and resumed ends with the weights of the undisturbed one.
+
+    Attributes:
+        seed: SEED of the config; if that is negative, one that was drawn, or the checkpoint's.
+        skipped_nonfinite: batches skipped so far; see SOLVER.SKIP_NONFINITE.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        world_size = comm.get_world_size()
+        cfg = DefaultTrainer.auto_scale_workers(scale_nrpn_warmup(cfg, world_size), world_size)
+        if cfg.SOLVER.DETERMINISTIC:
+            use_deterministic_algorithms()
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.skipped_nonfinite = 0
+        self._logger = logging.getLogger(__name__)
+        self._logger.info("Random numbers are those of SEED %d", self.seed)
+
+        seed_all(self.seed)  # new weights are the same in every process
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        # DefaultTrainer names a device to DDP, which refuses that on the CPU
+        devices = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        model = create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
+        loop = FiniteAMPTrainer if cfg.SOLVER.AMP.ENABLED else FiniteTrainer
+        self._trainer = loop(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = NRPNCheckpointer.from_config(cfg, model, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def train(self):
+        """Train, and return the results of the evaluation at the end."""
+        if isinstance(self.data_loader, TrainLoader):
+            self.data_loader.start_at(self.start_iter, self.seed)
+        super().train()
+        return self._last_eval_results
+
+    def before_train(self):
+        super().before_train()
+        if self.start_iter > 0:
+            self._evaluate_if_due()
+
+    def _evaluate_if_due(self) -> None:
+        """Repeat the evaluation of the checkpoint's iteration, which follows the checkpoint: the run
+        may have been killed before it ended."""
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks:
+            if isinstance(hook, (EvalHook, BestCheckpoint)):
+                hook.after_step()
+        self.iter = self.storage.iter = self.start_iter
+
+    def run_step(self):
+        seed_all(self.seed, comm.get_rank(), self.iter)
+        self._trainer.iter = self.iter
+        try:
+            self._trainer.run_step()
+        except NonFiniteLoss as error:
+            self._skip_or_stop(error)
+
+    def _skip_or_stop(self, error: NonFiniteLoss) -> None:
+        """Skip the batch, or save it; then stop. In all processes together.
+
+        Raises:
+            NonFiniteLoss: with the iteration and, of each process at fault, losses, images and file.
+        """
+        allowed = self.cfg.SOLVER.SKIP_NONFINITE
+        skip = self.skipped_nonfinite < allowed
+        # The exchange is also the barrier that lets each process save before one of them stops
+        reports = [r for r in comm.all_gather(self._report_fault(error, save=not skip)) if r]
+        message = "\n".join([f"Iteration {self.iter}: the losses are not finite.", *reports])
+        if skip:
+            self.skipped_nonfinite += 1
+            self.storage.put_scalar("skipped_nonfinite", self.skipped_nonfinite)
+            count = f"Skipped, as number {self.skipped_nonfinite} of SOLVER.SKIP_NONFINITE {allowed}"
+            self._logger.warning("%s\n%s", message, count)
+            return
+        raise NonFiniteLoss(
+            f"{message}\nRun the step again with tools/replay_step.py FILE. "
+            f"SOLVER.SKIP_NONFINITE (now {allowed}) is how many such batches a run may skip."
+        ) from error
+
+    def _report_fault(self, error: NonFiniteLoss, save: bool) -> str:
+        """One line on this process's part in a step that was not finite; "" without one."""
+        loop, rank = self._trainer, comm.get_rank()
+        if not loop.at_fault:
+            return ""
+        images = [str(x.get("file_name", x.get("image_id", "?"))) for x in loop.batch]
+        parts = [f"{name} {value:.4g}" for name, value in loop.losses.items()]
+        parts += [str(error)] if str(error) else []
+        broken = [n for n, p in self.checkpointer.model.named_parameters() if not p.isfinite().all()]
+        if broken:
+            parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
+        report = f"rank {rank}: {', '.join(parts)}; images: {', '.join(images)}"
+        if not save:
+            return report
+        name = f"nonfinite_iter_{self.iter:07d}_rank{rank}"
+        step = {"seed": self.seed, "rank": rank, "iteration": self.iter, "losses": loop.losses}
+        step["world_size"] = comm.get_world_size()
+        try:
+            return f"{report}; saved: {save_step(self.cfg, loop.model, name, loop.batch, **step)}"
+        except OSError as failure:  # such as a full disk
+            return f"{report}; not saved: {failure}"
+
+    def state_dict(self) -> Dict[str, Any]:
+        return {
+            **TrainerBase.state_dict(self),
+            "_trainer": self._trainer.state_dict(),
+            "seed": self.seed,
+            "skipped_nonfinite": self.skipped_nonfinite,
+        }
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            self._logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+        if self.cfg.SEED < 0:
+            self.seed = state_dict.get("seed", self.seed)
+        self.skipped_nonfinite = state_dict.get("skipped_nonfinite", 0)
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return build_evaluators(cfg, dataset_name)
+
+    def build_hooks(self):
+        hooks = super().build_hooks()
+        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
+            hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
+        return hooks
+
+    def build_writers(self):
+        return super().build_writers() + [ExchangePrinter()]
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return super().test(cfg, with_budgets(model, cfg.TEST.PROPOSALS.BUDGETS), evaluators)
+
+
+def scale_nrpn_warmup(cfg: CfgNode, world_size: int) -> CfgNode:
+    """Scale the nRPN's warm-up as Detectron2 scales the schedule (SOLVER.REFERENCE_WORLD_SIZE)."""
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == world_size:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    warmup = cfg.MODEL.NRPN.WARMUP_ITERS
+    cfg.MODEL.NRPN.WARMUP_ITERS = int(round(warmup * reference / world_size))
+    cfg.freeze()
+    return cfg
+
+
+def use_deterministic_algorithms() -> None:
+    """Only algorithms that give the same result every time; an operation without one raises."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
