@@ -1,8 +1,7 @@
 #!/usr/bin/env python
 """The evaluators against Detectron2's own, in turn, in one process, on a made-up VOC-sized test set.
 
-    python benchmarks/evaluation.py                        # 4,952 images: an hour, nearly all of it
-                                                           # in Detectron2's proposal recall
+    python benchmarks/evaluation.py                        # 4,952 images: 20 minutes
     python benchmarks/evaluation.py --images 500 --runs 5
 
 Prints medians and their ratios, the largest difference between the numbers, and the peak memory of

@@ -62,6 +62,87 @@ def test_methods_that_look_find_a_plain_square(name):
     assert box_iou(np.array(SQUARE), propose(name, scene())).max() > 0.9
 
 
+def write_bing(folder):
+    """A model of BING: a window's edges should be at its border; 36 sizes, 16 to 512."""
+    border = np.full((8, 8), -1, np.float32)
+    border[[0, -1]] = border[:, [0, -1]] = 2
+    sizes = np.arange(36, dtype=np.int32)[:, None]
+    calibration = np.tile(np.float32([[-1, 0]]), (36, 1))  # OpenCV puts small values first
+    for colours in ("MAXBGR", "HSV", "I"):
+        for part, matrix in (("wS1", border), ("idx", sizes), ("wS2", calibration)):
+            name = f"ObjNessB2W8{colours}"
+            storage = cv2.FileStorage(f"{folder}/{name}.{part}.yml.gz", cv2.FILE_STORAGE_WRITE)
+            storage.write(name, matrix)
+            storage.release()
+
+
+def test_bing_with_a_model(tmp_path):
+    pytest.importorskip("cv2.saliency", reason="OpenCV without contrib")
+    write_bing(tmp_path)
+    image = np.full((256, 320, 3), 90, np.uint8)
+    image[64:192, 64:192] = (200, 180, 40)
+    method = pickle.loads(pickle.dumps(build_method("bing", model=str(tmp_path))))
+    boxes = method(image, 10_000, np.random.default_rng(0))
+    assert boxes.min(axis=0).tolist()[:2] == [0, 0] and boxes.max(axis=0).tolist()[2:] == [320, 256]
+    assert [64, 64, 192, 192] in boxes.tolist()  # one of its sizes, on its grid
+    np.testing.assert_array_equal(method(image, 7, None), boxes[:7])
+
+
+def write_edge_model(path):
+    """A forest of four stumps: an edge in the patch's middle where its gradient is."""
+    options = dict(
+        stride=2,
+        shrinkNumber=2,
+        patchSize=32,
+        patchInnerSize=16,
+        numberOfGradientOrientations=4,
+        gradientSmoothingRadius=0,
+        regFeatureSmoothingRadius=2,
+        ssFeatureSmoothingRadius=8,
+        gradientNormalizationRadius=4,
+        selfsimilarityGridSize=5,
+        numberOfTrees=4,
+        numberOfTreesToEvaluate=2,
+    )
+    middle = [y * 16 + x for y in (7, 8) for x in (7, 8)] * 24  # votes
+    magnitude = 3 * 16 * 16 + 8 * 16 + 8  # channel 3, behind three colours; row 8, column 8
+    bounds = [0]
+    for _ in range(4):
+        bounds += [bounds[-1], bounds[-1], bounds[-1] + len(middle)]  # of the root and two leaves
+    nodes = {
+        "childs": [[2, 0, 0]] * 4,
+        "featureIds": [[magnitude, 0, 0]] * 4,
+        "thresholds": [[0.05, 0.0, 0.0]] * 4,
+        "edgeBoundaries": [bounds],
+        "edgeBins": [middle * 4],
+    }
+    storage = cv2.FileStorage(path, cv2.FILE_STORAGE_WRITE)
+    storage.startWriteStruct("options", cv2.FileNode_MAP)
+    for name, value in options.items():
+        storage.write(name, value)
+    storage.endWriteStruct()
+    for name, rows in nodes.items():
+        storage.startWriteStruct(name, cv2.FileNode_SEQ)
+        for row in rows:
+            storage.startWriteStruct("", cv2.FileNode_SEQ)
+            for value in row:
+                storage.write("", value)
+            storage.endWriteStruct()
+        storage.endWriteStruct()
+    storage.release()
+
+
+def test_edge_boxes_with_a_model(tmp_path):
+    pytest.importorskip("cv2.ximgproc", reason="OpenCV without contrib")
+    path = str(tmp_path / "model.yml.gz")
+    write_edge_model(path)
+    method = pickle.loads(pickle.dumps(build_method("edge_boxes", model=path)))
+    boxes = method(scene(), 300, np.random.default_rng(0))
+    # The stumps' edges are some pixels outside of the square
+    assert box_iou(np.array(SQUARE), boxes[:1])[0] > 0.75
+    assert box_iou(boxes[:1], propose("edge_boxes", scene())[:1])[0] < 0.95
+
+
 def test_sliding_windows_cover_all_parts_with_all_shapes():
     boxes = sliding_window(np.zeros((400, 400, 3), np.uint8), 1000, np.random.default_rng(0))
     # 8 x 8 windows, 8 = floor(sqrt(1000 / 15)), of 15 shapes. The largest that are not square,

@@ -157,7 +157,8 @@ def bing(image, num, rng, model):
     with tempfile.TemporaryDirectory() as results:
         detector.setBBResDir(results)
         found, boxes = detector.computeSaliency(image)
-    return np.reshape(boxes, (-1, 4))[:num].astype(float) if found else np.empty((0, 4))
+    boxes = np.reshape(boxes, (-1, 4))[:num].astype(float) if found else np.empty((0, 4))
+    return boxes - [1, 1, 0, 0]  # its first pixel is 1
 
 
 def _from_xywh(boxes):
