@@ -1,0 +1,162 @@
+#!/usr/bin/env python
+"""Labelling, mining, sampling and losses of the RPN, relative to Detectron2's own.
+
+    python benchmarks/rpn_step.py
+    python benchmarks/rpn_step.py --rounds 5 --size 320 480
+
+An FPN at 800 x 1344 pixels has 268,506 anchors; 2 images with 20 objects each, on given logits and
+deltas, so that neither a backbone nor a head takes part.
+
+Detectron2  label_and_sample_anchors and losses of its RPN
+Random      ours with random negatives: the same task
+OHEM        ours with negatives of largest loss
+NRPN        ours with mining: false positives, the nRPN's mini-batch and loss, its hard negatives
+            after NMS, all scalars for the log; the nRPN's logits are given, too
+
+They run in turn in one process, forward and backward; the order changes from round to round. The
+ratio is the median over rounds, of pairs timed next to each other, with the interval that holds
+half of the rounds. On a GPU, host synchronisations of a step are counted, too.
+"""
+import argparse
+import time
+import warnings
+
+import numpy as np
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_proposal_generator
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
+from torch import nn
+
+from nrpn_d2 import add_nrpn_config
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+NUM_IMAGES, NUM_OBJECTS = 2, 20
+
+
+class GivenLogits(nn.Module):
+    """In the place of the nRPN."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images, features):
+        return self.logits
+
+
+def build(name):
+    """An RPN on an FPN's five maps."""
+    cfg = get_cfg()
+    add_nrpn_config(cfg)
+    cfg.MODEL.DEVICE = DEVICE
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN" if name == "Detectron2" else "HardNegativeRPN"
+    cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME = "Random" if name == "Detectron2" else name
+    cfg.MODEL.RPN.IN_FEATURES = list(STRIDES)
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.NRPN.SHARE_FEATURES = True
+    cfg.MODEL.NRPN.WARMUP_ITERS = 0
+    shapes = {name: ShapeSpec(channels=8, stride=stride) for name, stride in STRIDES.items()}
+    return build_proposal_generator(cfg, shapes).to(DEVICE).train()
+
+
+def random_objects(size, generator):
+    height, width = size
+    corners = torch.rand((NUM_OBJECTS, 2, 2), generator=generator)
+    corners = corners * torch.tensor([width, height], dtype=torch.float32)
+    boxes = torch.cat([corners.amin(1), corners.amax(1) + 8], dim=1)
+    objects = Instances(size, gt_boxes=Boxes(boxes), gt_classes=torch.zeros(NUM_OBJECTS).long())
+    return objects.to(DEVICE)
+
+
+class Step:
+    """One training step of an RPN on given outputs of its head."""
+
+    def __init__(self, name, size):
+        generator = torch.Generator().manual_seed(0)
+        self.rpn = build(name)
+        maps = [
+            torch.zeros((NUM_IMAGES, 8, -(-size[0] // s), -(-size[1] // s)), device=DEVICE)
+            for s in STRIDES.values()
+        ]
+        self.anchors = self.rpn.anchor_generator(maps)
+        self.images = ImageList(torch.zeros(NUM_IMAGES, 3, 1, 1), [size] * NUM_IMAGES)
+        self.objects = [random_objects(size, generator) for _ in range(NUM_IMAGES)]
+
+        def random(*shape):
+            return torch.randn((NUM_IMAGES, *shape), generator=generator).to(DEVICE)
+
+        # About four anchors in a thousand have a score over 0.7
+        self.logits = [(1.5 * random(len(a)) - 3).requires_grad_() for a in self.anchors]
+        self.deltas = [random(len(a), 4).requires_grad_() for a in self.anchors]
+        if name == "NRPN":
+            self.rpn.negative_rpn = GivenLogits(random(sum(map(len, self.anchors)))).to(DEVICE)
+
+    def forward(self):
+        if hasattr(self.rpn, "learn"):
+            inputs = self.images, None, self.anchors, self.logits, self.deltas, self.objects
+            return self.rpn.learn(*inputs)
+        labels, boxes = self.rpn.label_and_sample_anchors(self.anchors, self.objects)
+        return self.rpn.losses(self.anchors, self.logits, labels, self.deltas, boxes)
+
+    def seconds(self):
+        """Of the forward pass, and of both passes."""
+        start = time.perf_counter()
+        loss = sum(self.forward().values())
+        wait()
+        middle = time.perf_counter()
+        loss.backward()
+        wait()
+        return middle - start, time.perf_counter() - start
+
+    def synchronisations(self):
+        """How often the host waits for the GPU in a forward and a backward pass."""
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sum(self.forward().values()).backward()
+        torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def wait():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
+    args = parser.parse_args()
+    steps = {name: Step(name, tuple(args.size)) for name in ("Detectron2", "Random", "OHEM", "NRPN")}
+    rng = np.random.default_rng(0)
+    seconds = {name: np.empty((args.rounds, 2)) for name in steps}
+    with EventStorage():
+        for step in steps.values():  # warm up
+            step.seconds()
+        for i in range(args.rounds):
+            for name in rng.permutation(list(steps)):
+                seconds[name][i] = steps[name].seconds()
+        rows = []
+        for name, step in steps.items():
+            ratios = seconds[name] / seconds["Detectron2"]
+            quartiles = np.percentile(ratios, [25, 50, 75], axis=0)
+            row = [name, 1000 * np.median(seconds[name][:, 1])]
+            for part in (0, 1):
+                row += [quartiles[1, part], "{:.2f} to {:.2f}".format(*quartiles[::2, part])]
+            rows.append(row + ([step.synchronisations()] if DEVICE == "cuda" else []))
+    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{sum(map(len, step.anchors))} anchors, {args.rounds} rounds, {device}, torch {torch.__version__}")
+    headers = ["", "ms", "ratio forward", "half of rounds", "ratio both passes", "half of rounds"]
+    print(tabulate(rows, headers + ["synchronisations"], floatfmt=("", ".0f", ".2f", "", ".2f", "")))
+
+
+if __name__ == "__main__":
+    main()
