@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["NRPN_D2_CACHE"] = ""  # the tests neither fill nor use the cache of whoever runs them
+
 
 @pytest.fixture(scope="session")
 def bccd_root():

@@ -1,13 +1,12 @@
 """A folder in VOC layout -> records."""
 
 import logging
-import multiprocessing
 import os
 
 import pytest
 from detectron2.structures import BoxMode
 
-from nrpn_d2.data import VOCError, read_voc, voc
+from nrpn_d2.data import VOCError, parallel, read_voc, voc, voc_image
 from voc_folder import write_voc_folder
 
 CLASSES = ["cat", "dog"]
@@ -121,15 +120,15 @@ def test_nothing_left(tmp_path):
 @pytest.fixture
 def two_processes(monkeypatch):
     """Reads every set with two processes; XML files that are read in this one fail."""
-    parent, load_annotation = os.getpid(), voc.load_annotation
+    parent, load_annotation = os.getpid(), voc_image.load_annotation
 
     def load(path):
         assert os.getpid() != parent
         return load_annotation(path)
 
-    monkeypatch.setattr(voc, "_PARALLEL_FROM", 0)
-    monkeypatch.setattr(voc, "_free_processes", lambda: 2)
-    monkeypatch.setattr(voc, "load_annotation", load)
+    monkeypatch.setattr(voc, "_LARGE", 0)
+    monkeypatch.setattr(parallel, "free_processes", lambda: 2)
+    monkeypatch.setattr(voc_image, "load_annotation", load)
 
 
 @pytest.fixture
@@ -156,38 +155,14 @@ def test_only_the_first_faults_are_written_out(large_folder, caplog):
     assert caplog.messages[-2] == "... and 140 more"
 
 
-@pytest.mark.parametrize("parallel_from, bar", [(1000, False), (300, True)])
-def test_one_process(large_folder, monkeypatch, capsys, parallel_from, bar):
+@pytest.mark.parametrize("large, bar", [(1000, False), (300, True)])
+def test_one_process(large_folder, monkeypatch, capsys, large, bar):
     """Small sets are read by this process; large ones, too, where it has no others, with a bar."""
-    monkeypatch.setattr(voc, "_PARALLEL_FROM", parallel_from)
-    monkeypatch.setattr(voc, "_free_processes", lambda: 1 if bar else pytest.fail("asked"))
-    monkeypatch.setattr(voc, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(voc, "_LARGE", large)
+    monkeypatch.setattr(parallel, "free_processes", lambda: 1 if bar else pytest.fail("asked"))
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
     assert len(read_voc(large_folder, "train", CLASSES, "skip")) == 300
     assert ("Reading annotations: 100%" in capsys.readouterr().err) == bar
-
-
-@pytest.mark.parametrize(
-    "platform, cores, ranks, processes",
-    [
-        ("linux", 6, 1, 6),
-        ("linux", 64, 1, 8),
-        ("linux", 64, 16, 4),
-        ("linux", 4, 8, 1),
-        ("darwin", 6, 1, 1),
-    ],
-)
-def test_processes_of_a_rank(monkeypatch, platform, cores, ranks, processes):
-    monkeypatch.setattr(voc.sys, "platform", platform)
-    monkeypatch.setattr(voc.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(voc.comm, "get_world_size", lambda: ranks)
-    assert voc._free_processes() == processes
-
-
-def test_a_daemon_starts_no_processes(monkeypatch):
-    monkeypatch.setattr(voc.sys, "platform", "linux")
-    monkeypatch.setattr(voc.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    assert voc._free_processes() == 1
 
 
 def test_bccd_has_two_degenerate_boxes_and_no_other_fault(bccd_root, caplog):

@@ -1,7 +1,8 @@
 """Data: VOC-layout folders and the embedded dataset ``shapes``, from files to model input.
 
 voc_layout.py, image_header.py, voc_xml.py    folders and lists, images, annotations
-voc.py                                        -> records (Detectron2's dataset dicts)
+voc_image.py                                  one image of these
+voc.py, parallel.py, voc_cache.py             -> records (Detectron2's dataset dicts)
 drawing.py, shapes.py                         the folder of the embedded dataset
 catalog.py                                    the names of all datasets
 mapper.py                                     record -> model input

@@ -6,47 +6,27 @@ Unlike Detectron2's reader it keeps ``difficult``, checks every file, and says w
 import contextlib
 import functools
 import logging
-import multiprocessing
 import os
-import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from detectron2.structures import BoxMode
-from detectron2.utils import comm
 
-from .image_header import ImageHeader, read_image_header
-from .voc_layout import IMAGE_SUFFIXES, check_voc_folder, list_images, read_split
-from .voc_xml import (
-    VOCError,
-    annotated_size,
-    check_class_names,
-    load_annotation,
-    object_name,
-    parse_object,
-)
+from .parallel import parallel_map
+from .voc_cache import VOCCache, cache_folder, signature
+from .voc_image import ImageFiles, VOCImage, read_image, xml_path
+from .voc_layout import check_voc_folder, list_images, read_split
+from .voc_xml import VOCError, VOCObject, check_class_names
 
 __all__ = ["VOCError", "read_voc"]
 
 logger = logging.getLogger(__name__)
 
 ON_ERROR = ("error", "skip")
-_PARALLEL_FROM = 2000  # images; below, starting processes costs more than it saves
-_MAX_PROCESSES = 8
+_LARGE = 2000  # images; below, processes and a cache cost more than they save
 _SHOWN_FAULTS = 10
-_Task = Tuple[str, Sequence[str]]  # image id, its files
-
-
-class _Image(NamedTuple):
-    """What one worker returns for one image."""
-
-    record: Optional[Dict[str, Any]]  # None: dropped
-    has_xml: bool
-    faults: List[VOCError]
 
 
 def read_voc(
@@ -87,15 +67,17 @@ def read_voc(
     if faults and on_error == "error":
         raise faults[0]
     records, without_xml = [], 0
-    read_one = functools.partial(_read_image, root, class_ids)
+    read_one = functools.partial(read_image, root, class_ids)
     tasks = [(image_id, files.get(image_id, ())) for image_id in ids]
-    with contextlib.closing(_map(read_one, tasks)) as images:
-        for image in images:
+    folder = cache_folder() if len(tasks) >= _LARGE else None
+    cache = VOCCache(folder, root, split, class_names) if folder else None
+    with contextlib.closing(_read_images(read_one, tasks, root, cache)) as images:
+        for task, image in zip(tasks, images):
             if image.faults and on_error == "error":
                 raise image.faults[0]
             faults.extend(image.faults)
-            if image.record is not None:
-                records.append(image.record)
+            if image.size is not None:
+                records.append(_record(root, task, image))
                 without_xml += not image.has_xml
     _report(split_file, records, without_xml, faults)
     if not records:
@@ -109,106 +91,67 @@ def check_on_error(on_error: str) -> None:
         raise VOCError(f"on_error (DATASETS.VOC_ON_ERROR) is {on_error!r}; use one of {ON_ERROR}")
 
 
-def _read_image(root: str, class_ids: Dict[str, int], task: _Task) -> _Image:
-    image_id, files = task
-    xml = os.path.join(root, "Annotations", image_id + ".xml")
-    has_xml = os.path.lexists(xml)
-    annotations: List[Dict[str, Any]] = []
-    faults: List[VOCError] = []
+def _read_images(
+    read_one: Callable[[ImageFiles], VOCImage],
+    tasks: List[ImageFiles],
+    root: str,
+    cache: Optional[VOCCache],
+) -> Iterator[VOCImage]:
+    """In the order of the tasks; from the cache where it has an image with unchanged files."""
+    if cache is None:
+        yield from _map(read_one, tasks)
+        return
+    signatures = [_signature(root, task) for task in tasks]
+    fresh = _map(read_one, [task for task, s in zip(tasks, signatures) if s not in cache])
+    known = sum(s in cache for s in signatures)
+    logger.info(f"{known} of {len(tasks)} images are as they were when {cache.path} was written")
     try:
-        path = _image_file(root, image_id, files)
-        header = _image_header(path)
-        if has_xml:
-            annotations, faults = _read_objects(xml, header, class_ids)
-    except VOCError as error:
-        return _Image(None, has_xml, [error])
-    width, height = header.oriented_size
-    record = {
-        "file_name": path,
+        for s in signatures:
+            if s in cache:
+                size, objects, has_xml = cache[s]
+                yield VOCImage(size, [VOCObject(*values) for values in objects], has_xml, [])
+                continue
+            image = next(fresh)
+            if s is not None and not image.faults:
+                cache[s] = [image.size, image.objects, image.has_xml]
+            yield image
+    finally:  # after the first fault, too: the rest need not be read again
+        fresh.close()
+        cache.save(signatures)
+
+
+def _signature(root: str, task: ImageFiles) -> Optional[str]:
+    image_id, files = task
+    if len(files) != 1:
+        return None
+    image = os.path.join(root, "JPEGImages", files[0])
+    return signature(files[0], [image, xml_path(root, image_id)])
+
+
+def _record(root: str, task: ImageFiles, image: VOCImage) -> Dict[str, Any]:
+    image_id, files = task
+    width, height = image.size
+    return {
+        "file_name": os.path.join(root, "JPEGImages", files[0]),
         "image_id": image_id,
         "height": height,
         "width": width,
-        "annotations": annotations,
-    }
-    return _Image(record, has_xml, faults)
-
-
-def _image_file(root: str, image_id: str, files: Sequence[str]) -> str:
-    if not files:
-        path = os.path.join(root, "JPEGImages", image_id)
-        message = f"{path}{{{','.join(IMAGE_SUFFIXES)}}}: the image is missing"
-        raise VOCError(f"{message}; add it, or delete its id from the split", "missing image")
-    if len(files) > 1:
-        path = os.path.join(root, "JPEGImages", files[0])
-        message = f"{path}: {len(files)} images have this id ({', '.join(sorted(files))})"
-        raise VOCError(f"{message}; keep one of them", "ambiguous image")
-    return os.path.join(root, "JPEGImages", files[0])
-
-
-def _image_header(path: str) -> ImageHeader:
-    try:
-        return read_image_header(path)
-    except ValueError as error:
-        message = f"{path}: the image cannot be used ({error}); replace it, or delete its id"
-        raise VOCError(f"{message} from the split", "unreadable image") from None
-
-
-def _read_objects(
-    xml: str, header: ImageHeader, class_ids: Dict[str, int]
-) -> Tuple[List[Dict[str, Any]], List[VOCError]]:
-    root = load_annotation(xml)
-    size = annotated_size(root, xml) or header.oriented_size
-    if size not in (header.oriented_size, header.size):
-        message = "{}: <size> is {:g} x {:g} but the image is {} x {} pixels; correct one of them"
-        raise VOCError(message.format(xml, *size, *header.oriented_size), "wrong size")
-    annotations, faults = [], []
-    for index, element in enumerate(root.iterfind("object")):
-        try:
-            category_id, box, difficult = parse_object(element, size, class_ids)
-        except VOCError as error:
-            message = f"{xml}: object {index} ({object_name(element)}): {error}"
-            faults.append(VOCError(message, error.kind))
-            continue
-        if size != header.oriented_size:
-            box = header.rotate_box(box)
-        annotations.append(
+        "annotations": [
             {
                 "bbox": list(box),
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "category_id": category_id,
                 "difficult": difficult,
             }
-        )
-    return annotations, faults
+            for category_id, box, difficult in image.objects
+        ],
+    }
 
 
-def _map(function: Callable[[_Task], _Image], tasks: List[_Task]) -> Iterator[_Image]:
-    """Maps in order, with several processes and a progress bar where there is much to do."""
-    if len(tasks) < _PARALLEL_FROM:
-        yield from map(function, tasks)
-        return
-    progress = functools.partial(
-        tqdm, total=len(tasks), desc="Reading annotations", disable=not comm.is_main_process()
-    )
-    processes = _free_processes()
-    if processes == 1:
-        yield from progress(map(function, tasks))
-        return
-    # Forked processes start at once and share the lists; they only run XML and header parsers.
-    context = multiprocessing.get_context("fork")
-    executor = ProcessPoolExecutor(processes, mp_context=context)
-    try:
-        yield from progress(executor.map(function, tasks, chunksize=128))
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _free_processes() -> int:
-    """How many processes this rank may use; 1 where forking is not safe or not allowed."""
-    if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
-        return 1
-    share = len(os.sched_getaffinity(0)) // comm.get_world_size()
-    return min(max(share, 1), _MAX_PROCESSES)
+def _map(function: Callable[[ImageFiles], VOCImage], tasks: List[ImageFiles]) -> Iterator[VOCImage]:
+    if len(tasks) < _LARGE:
+        return (function(task) for task in tasks)
+    return parallel_map(function, tasks, "Reading annotations")
 
 
 def _report(

@@ -1,0 +1,52 @@
+"""Much of the same work, on the cores that this process may use."""
+
+import functools
+import gc
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import Callable, Iterator, List, TypeVar
+
+from tqdm import tqdm
+
+from detectron2.utils import comm
+
+_MAX_PROCESSES = 8
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def parallel_map(
+    function: Callable[[_Task], _Result], tasks: List[_Task], description: str
+) -> Iterator[_Result]:
+    """Maps in the order of the tasks, with several processes and a progress bar.
+
+    Args:
+        function: only runs Python code and reads files: the processes are forked.
+        tasks, the results: are pickled.
+        description: stands before the progress bar.
+    """
+    progress = functools.partial(
+        tqdm, total=len(tasks), desc=description, disable=not comm.is_main_process()
+    )
+    processes = free_processes()
+    if processes == 1:
+        yield from progress(map(function, tasks))
+        return
+    # Forked processes start at once and share what this one holds, until they write to it: gc.freeze
+    # keeps their garbage collector from that.
+    context = multiprocessing.get_context("fork")
+    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=gc.freeze)
+    try:
+        yield from progress(executor.map(function, tasks, chunksize=128))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def free_processes() -> int:
+    """How many processes this rank may use; 1 where forking is not safe or not allowed."""
+    if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
+        return 1
+    share = len(os.sched_getaffinity(0)) // comm.get_world_size()
+    return min(max(share, 1), _MAX_PROCESSES)
