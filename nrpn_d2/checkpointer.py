@@ -26,6 +26,7 @@ from .weights import (
 )
 
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
+_HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
 
 
 def split_query(path: str) -> Tuple[str, Dict[str, str]]:
@@ -173,6 +174,12 @@ class NRPNCheckpointer(DetectionCheckpointer):
             place_imagenet_vgg(self.model, checkpoint["model"])
         return super()._load_model(checkpoint)
 
+    def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
+        """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed."""
+        if resume and self.save_to_disk and self.has_checkpoint():
+            self._prune()
+        return super().resume_or_load(path, resume=resume)
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth, make it the last checkpoint, and prune old ones."""
         if not self.save_dir or not self.save_to_disk:
@@ -202,5 +209,5 @@ class NRPNCheckpointer(DetectionCheckpointer):
         periodic = [path for path in files if _PERIODIC.fullmatch(os.path.basename(path))]
         periodic.sort(key=lambda path: (os.path.getmtime(path), path))
         old = periodic[: -self.keep] if self.keep else []
-        for path in old + [path for path in files if path.endswith(".pth.tmp")]:
+        for path in old + [path for path in files if _HALF_WRITTEN.search(path)]:
             os.remove(path)

@@ -64,7 +64,6 @@ class FiniteLosses:
 
     def __init__(self, model: nn.Module, *args):
         super().__init__(model, *args)
-        model.register_forward_pre_hook(self._remember)
         self._rpns = rpns_of(model)
         self._prediction_errors: List[FloatingPointError] = []
         self.batch = None
@@ -72,12 +71,12 @@ class FiniteLosses:
         self.at_fault = False
 
     def _remember(self, model: nn.Module, args) -> None:
-        if model.training:
-            self.batch = args[0]
+        self.batch = args[0]
 
     def run_step(self):
         statistics = [b for bn in get_bn_modules(self.model) for b in bn.buffers()]
         before = [b.clone() for b in statistics]
+        hook = self.model.register_forward_pre_hook(self._remember)
         try:
             with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
                 super().run_step()
@@ -86,6 +85,8 @@ class FiniteLosses:
             for buffer, old in zip(statistics, before):
                 buffer.copy_(old)
             raise
+        finally:
+            hook.remove()
 
     def _write_metrics(self, loss_dict, *args, **kwargs):
         """Detectron2 calls this between the backward pass and the optimizer's step."""

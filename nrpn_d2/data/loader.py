@@ -9,6 +9,7 @@ import random
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator
@@ -122,6 +123,7 @@ class TrainLoader:
             batch_sampler=itertools.islice(self._batches(), self._start, None),
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
+            generator=torch.Generator(),  # without one it draws from that of the training step
         )
 
     def _batches(self) -> Iterator[List[Tuple[int, int]]]:

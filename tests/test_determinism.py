@@ -1,0 +1,62 @@
+"""The same seed gives the same weights, to the bit."""
+import pytest
+import torch
+from small_training import assert_same_state, final_state, train, training_cfg, write_images
+
+from nrpn_d2.seeding import seed_all
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder, and the checkpoint at the end of a run on it."""
+    folder = tmp_path_factory.mktemp("once")
+    train(training_cfg(write_images(folder), folder / "out"))
+    return folder, final_state(folder / "out")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_same_seed_same_weights(once, num_workers, tmp_path):
+    """Whatever was drawn before, and whichever processes load the images."""
+    folder, expected = once
+    seed_all(99)
+    train(training_cfg(folder, tmp_path, DATALOADER__NUM_WORKERS=num_workers))
+    assert_same_state(final_state(tmp_path), expected)
+
+
+def test_other_seed_other_weights(once, tmp_path):
+    folder, expected = once
+    train(training_cfg(folder, tmp_path, SEED=2))
+    weights = final_state(tmp_path)["model"]
+    assert all(not torch.equal(weights[name], expected["model"][name]) for name in weights)
+
+
+@pytest.fixture
+def deterministic():
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.benchmark = before[1]
+
+
+def test_deterministic_algorithms(once, deterministic, tmp_path, monkeypatch):
+    """They are chosen before the model is built; on the CPU they are the ones used anyway."""
+    folder, expected = once
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.backends.cudnn.benchmark = True
+    trainer = train(training_cfg(folder, tmp_path, SOLVER__DETERMINISTIC=True))
+    assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+    assert_same_state(final_state(tmp_path), expected)
+    assert trainer.cfg.SOLVER.DETERMINISTIC
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("amp", [False, True])
+def test_same_weights_on_a_gpu(deterministic, tmp_path, amp):
+    """RoIPool's gradient has no deterministic algorithm on a GPU, RoIAlign's has one."""
+    folder = write_images(tmp_path / "data")
+    for output in ("one", "other"):
+        train(training_cfg(
+            folder, tmp_path / output, MODEL__DEVICE="cuda", SOLVER__DETERMINISTIC=True,
+            MODEL__ROI_BOX_HEAD__POOLER_TYPE="ROIAlignV2", SOLVER__AMP__ENABLED=amp,
+        ))
+    assert_same_state(final_state(tmp_path / "one"), final_state(tmp_path / "other"))

@@ -1,0 +1,218 @@
+"""A run that is killed and resumed ends as one that was left alone, to the bit."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.events import get_event_storage
+from small_training import (
+    Trainer,
+    assert_same_state,
+    final_state,
+    train,
+    training_cfg,
+    write_images,
+)
+
+from nrpn_d2.checkpointer import NRPNCheckpointer
+
+SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRPN from 9 on
+    "SOLVER__MAX_ITER": 24,
+    "SOLVER__STEPS": (16,),
+    "SOLVER__CHECKPOINTS_TO_KEEP": 2,
+    "SOLVER__BEST_METRIC": "all/score",
+    "TEST__EVAL_PERIOD": 6,
+    "DATASETS__TEST": ("small_test",),
+    "MODEL__NRPN__WARMUP_ITERS": 9,
+    "MODEL__VGG__NORM": "BN",
+}
+
+
+class BestAtTwelve(DatasetEvaluator):
+    """An evaluation that takes no time; its value is best after 12 iterations."""
+
+    interrupted_at = None
+
+    def evaluate(self):
+        done = get_event_storage().iter + 1
+        if done == self.interrupted_at:
+            raise KeyboardInterrupt
+        return {"all": {"score": -abs(done - 12)}}
+
+
+class QuickTrainer(Trainer):
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return BestAtTwelve()
+
+
+def checkpoints(output):
+    return {name for name in os.listdir(output) if name.startswith("model_")}
+
+
+def assert_same_run(output, undisturbed):
+    """The weights, the optimizer, the schedule, what is kept, and the best value so far."""
+    assert checkpoints(output) == checkpoints(undisturbed)
+    assert not [name for name in os.listdir(output) if name.endswith(".tmp")]
+    for name in checkpoints(undisturbed):
+        one, other = (torch.load(f"{d}/{name}", weights_only=True) for d in (output, undisturbed))
+        assert_same_state(one, other, name)
+
+
+def train_in_fork(folder, output, kill):
+    """Resume in a process of its own; ``kill(pid)`` may kill it. Returns whether it ended."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            log = os.open(f"{output}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            train(training_cfg(folder, output, **SCHEDULE), trainer=QuickTrainer)
+            code = 0
+        finally:
+            os._exit(code)
+    kill(pid)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    assert status == 0, open(f"{output}.log").read()[-3000:]
+    return True
+
+
+def leave_alone(pid):
+    pass
+
+
+def kill_after(seconds):
+    def kill(pid):
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+
+    return kill
+
+
+def kill_while_writing(output, count):
+    """Kill as soon as the ``count``-th half-written file appears."""
+    def kill(pid):
+        seen = set()
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while len(seen) < count and os.waitid(os.P_PID, pid, ended) is None:
+            if os.path.isdir(output):
+                seen.update(name for name in os.listdir(output) if name.endswith(".tmp"))
+        os.kill(pid, signal.SIGKILL)
+
+    return kill
+
+
+def main(folder, least_kills):
+    """Kill runs until there were enough kills; print what happened as JSON."""
+    rng = random.Random(0)
+    train_in_fork(folder, f"{folder}/undisturbed", leave_alone)
+    runs, half_written, kills = [], 0, 0
+    while kills < least_kills:
+        output = f"{folder}/run{len(runs)}"
+        runs.append(output)
+        done = False
+        while not done:
+            if kills >= least_kills:
+                kill = leave_alone
+            elif kills % 2:
+                kill = kill_after(rng.uniform(0.1, 1.0))
+            else:
+                kill = kill_while_writing(output, rng.choice([1, 2, 3, 4]))
+            done = train_in_fork(folder, output, kill)
+            kills += not done
+            if not done and os.path.isdir(output):
+                half_written += any(name.endswith(".tmp") for name in os.listdir(output))
+    print(json.dumps({"runs": runs, "kills": kills, "half_written": half_written}))
+
+
+def test_killed_at_any_moment(tmp_path):
+    """In a process of its own, which forks without threads."""
+    write_images(tmp_path)
+    result = subprocess.run(
+        [sys.executable, __file__, str(tmp_path), "10"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["kills"] >= 10 and report["half_written"] >= 3
+    for run in report["runs"]:
+        assert_same_run(run, tmp_path / "undisturbed")
+
+
+def test_interrupted_in_the_evaluation(tmp_path, monkeypatch):
+    """The checkpoint of iteration 12 is there, and its evaluation, the best one, is not."""
+    cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
+    monkeypatch.setattr(BestAtTwelve, "interrupted_at", 12)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg, trainer=QuickTrainer)
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_0000011.pth"
+    monkeypatch.undo()
+    train(cfg, trainer=QuickTrainer)
+    best = torch.load(tmp_path / "out/model_best.pth", weights_only=True)
+    assert best["best"] == {"metric": "all/score", "value": 0, "iteration": 11}
+    assert best["iteration"] == 11
+
+
+def stop_after(cfg, iterations):
+    trainer = Trainer(cfg)
+    trainer.max_iter = iterations
+    trainer.train()
+    return trainer
+
+
+def test_a_drawn_seed_is_that_of_the_whole_run(tmp_path):
+    folder = write_images(tmp_path)
+    drawn = training_cfg(folder, tmp_path / "drawn", SEED=-1)
+    seed = stop_after(drawn, 4).seed
+    resumed = Trainer(drawn)
+    assert resumed.seed != seed
+    resumed.resume_or_load()
+    assert resumed.seed == seed
+    resumed.train()
+    train(training_cfg(folder, tmp_path / "given", SEED=seed))
+    assert_same_state(final_state(tmp_path / "drawn"), final_state(tmp_path / "given"))
+
+
+def test_a_given_seed_goes_before_that_of_the_checkpoint(tmp_path):
+    folder = write_images(tmp_path)
+    stop_after(training_cfg(folder, tmp_path / "out", SEED=1), 4)
+    resumed = Trainer(training_cfg(folder, tmp_path / "out", SEED=2))
+    resumed.resume_or_load()
+    assert resumed.seed == 2 and resumed.start_iter == 4
+
+
+def test_a_checkpoint_without_an_optimizer(tmp_path, caplog):
+    """As Detectron2 v0.5 writes it."""
+    trainer = Trainer(training_cfg(write_images(tmp_path), tmp_path / "out"))
+    trainer.load_state_dict({"iteration": 3})
+    assert trainer.iter == 3 and "momentum starts from zero" in caplog.text
+
+
+def test_resuming_tidies_up(tmp_path):
+    """The last checkpoint is kept, also where the file system's clock stood still."""
+    model = torch.nn.Linear(1, 1)
+    writer = NRPNCheckpointer(model, str(tmp_path))
+    for iteration in range(20):
+        writer.save(f"model_{iteration:07d}")
+        os.utime(tmp_path / f"model_{iteration:07d}.pth", (1, 1))
+    for half in ("model_0000020.0123.pth.tmp", f"last_checkpoint.{'a' * 32}.tmp", "notes.tmp"):
+        (tmp_path / half).touch()
+    NRPNCheckpointer(model, str(tmp_path), keep=2).resume_or_load("", resume=True)
+    kept = {"model_0000018.pth", "model_0000019.pth", "last_checkpoint", "notes.tmp"}
+    assert set(os.listdir(tmp_path)) == kept
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
