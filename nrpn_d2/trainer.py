@@ -112,7 +112,7 @@ class Trainer(DefaultTrainer):
         raise NonFiniteLoss(
             f"{message}\nRun the step again with tools/replay_step.py FILE. "
             f"SOLVER.SKIP_NONFINITE (now {allowed}) is how many such batches a run may skip."
-        ) from error
+        ) from None
 
     def _report_fault(self, error: NonFiniteLoss, save: bool) -> str:
         """One line on this process's part in a step that was not finite; "" without one."""
