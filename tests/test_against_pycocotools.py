@@ -63,7 +63,7 @@ def coco_recall(scenes):
 def our_recall(scenes):
     objects, proposals, iou, first = [], [], [], 0
     for boxes, found in scenes:
-        [(g, k)] = close_pairs([boxes], side_by_side([found]), 0.5)
+        _, g, k = close_pairs([boxes], side_by_side([found]), 0.5)
         objects, proposals = objects + [first + g], proposals + [k]
         iou.append(box_iou(boxes[g], found[k]))
         first += len(boxes)

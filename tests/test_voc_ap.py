@@ -100,7 +100,7 @@ def test_a_difficult_object_hides_the_one_behind_it():
     # difficult and the other would do: object 0 stays unfound, and nothing counts as wrong.
     gt = dataset([[0, 0, 10, 10], [0, 0, 10, 9]], ignored=[0, 1])
     ap, curves = evaluate_detections(detections((0, 0, 0.9, [0, 0, 10, 9])), gt, [0.5])
-    assert ap["area"][0, 0] == 0 and len(curves[0][0].recall) == 0
+    assert ap["area"][0, 0] == 0 and len(curves[0].recall) == 0
 
 
 def test_exactly_the_threshold_is_right_and_in_detectron2_wrong():

@@ -61,8 +61,8 @@ def close_pairs(objects, proposals, floor):
         proposals (ndarray): (4, N, K), see :func:`side_by_side`.
 
     Returns:
-        list[tuple[ndarray, ndarray]]: of each image, the indices (M,) of objects and proposals, by
-        object, then proposal. In float32 and a little generous: compute the exact IoU.
+        ndarray, ndarray, ndarray: indices (M,) of images, objects in the image, and proposals, in
+        that order. In float32 and a little generous: compute the exact IoU of these pairs.
     """
     num_objects = np.array([len(of_image) for of_image in objects])
     fullest_first = np.argsort(-num_objects, kind="stable")
@@ -70,7 +70,7 @@ def close_pairs(objects, proposals, floor):
     # IoU >= f exactly where intersection >= f / (1 + f) * (sum of the areas).
     share = np.float32(0.999 * floor / (1 + floor))
     areas = share * (x1 - x0) * (y1 - y0) + np.float32(1e-30)  # of two points 0 is not enough
-    found = [[] for _ in objects]
+    found = [np.empty((3, 0), int)]
     for g in range(num_objects.max(initial=0)):
         having = int((num_objects > g).sum())
         ranked = np.stack([objects[n][g] for n in fullest_first[:having]]).astype(np.float32)
@@ -80,16 +80,10 @@ def close_pairs(objects, proposals, floor):
         across *= np.maximum(down, 0, out=down)
         close = across >= areas[:having] + share * (a1 - a0) * (b1 - b0)
         rows, columns = np.divmod(np.flatnonzero(close), max(close.shape[1], 1))
-        bounds = np.searchsorted(rows, np.arange(having + 1)).tolist()
-        for n, start, end in zip(fullest_first, bounds, bounds[1:]):
-            found[n].append(columns[start:end])
-    none = np.empty(0, int)
-    return [
-        (np.repeat(np.arange(len(by_object)), [len(k) for k in by_object]), np.concatenate(by_object))
-        if by_object
-        else (none, none)
-        for by_object in found
-    ]
+        found.append(np.stack([fullest_first[rows], np.full(len(rows), g), columns]))
+    images, ranks, columns = np.concatenate(found, axis=1)
+    by_image = np.argsort(images, kind="stable")
+    return images[by_image], ranks[by_image], columns[by_image]
 
 
 def covered_overlaps(pairs, images, budgets, in_range, matching="greedy"):

@@ -103,8 +103,14 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             boxes = [best_first(*image)[0] for image in zip(boxes, logits, origins)]
             stacked = side_by_side(boxes)
         objects = [self._objects[self._of_image(n)] for n in images]
-        for n, b, (g, k) in zip(images, boxes, close_pairs(objects, stacked, self._floor)):
-            self._records[n] = len(b), g, k, b[k]
+        rows, g, k = close_pairs(objects, stacked, self._floor)
+        g += np.array([self._first[n] for n in images], int)[rows]
+        iou = box_iou(self._objects[g], np.concatenate(boxes)[_starts(boxes)[rows] + k])
+        close = iou >= self._floor
+        rows, *pairs = (array[close] for array in (rows, g, k, iou))
+        bounds = np.searchsorted(rows, np.arange(len(images) + 1)).tolist()
+        for n, b, start, end in zip(images, boxes, bounds, bounds[1:]):
+            self._records[n] = len(b), *(array[start:end].copy() for array in pairs)
 
     def _of_image(self, n):
         """The slice of the objects of image n among those to be found."""
@@ -112,12 +118,16 @@ class ProposalRecallEvaluator(PerImageEvaluator):
 
     def _compute(self, records):
         in_range = in_size_ranges(box_area(self._objects), self._size_ranges)
-        overlaps = covered_overlaps(
-            self._pairs(records), self._images, self._all_budgets, in_range, self._matching
-        )
-        results = self._results(overlaps, self.ground_truth.classes[~self.ground_truth.ignored])
+        pairs = self._pairs(records)
+
+        def overlaps(budgets, in_range):
+            return covered_overlaps(pairs, self._images, budgets, in_range, self._matching)
+
+        by_size = overlaps(self._budgets, in_range)
+        results = self._results(by_size, self.ground_truth.classes[~self.ground_truth.ignored])
         most_proposals = max((record[0] for record in records.values()), default=0)
-        self.curves = {"recall": self._curves(overlaps, most_proposals)}
+        every = overlaps(self._all_budgets, in_range[[self._every]])[:, 0]
+        self.curves = {"recall": self._curves(every, most_proposals)}
         logger.info(
             f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(self._objects)} objects in "
             f"{len(self.ground_truth.image_index)} images:\n"
@@ -125,22 +135,15 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         )
         return OrderedDict(box_proposals=results)
 
-    def _pairs(self, records):
-        ordered = [(n, records[n]) for n in sorted(records)]
-        parts = [
-            (objects + self._first[n], proposals, boxes)
-            for n, (_, objects, proposals, boxes) in ordered
-        ]
-        empty = np.empty(0, int), np.empty(0, int), np.empty((0, 4), np.float32)
-        objects, proposals, boxes = map(np.concatenate, zip(empty, *parts))
-        iou = box_iou(self._objects[objects], boxes)
-        close = iou >= self._floor
-        return Pairs(objects[close], proposals[close], iou[close])
+    @staticmethod
+    def _pairs(records):
+        empty = np.empty(0, int), np.empty(0, int), np.empty(0)
+        parts = [records[n][1:] for n in sorted(records)]
+        return Pairs(*map(np.concatenate, zip(empty, *parts)))
 
     def _results(self, overlaps, classes):
         results = OrderedDict()
-        for budget in self._budgets:
-            at_budget = overlaps[self._all_budgets.index(budget)]  # (Z, G)
+        for budget, at_budget in zip(self._budgets, overlaps):  # (Z, G)
             for size, covered in zip(self._size_ranges, at_budget):
                 suffix = "" if size == "all" else size.lower()
                 results[f"AR{suffix}@{budget}"] = 100 * float(average_recall(covered))
@@ -154,8 +157,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                     results[f"R{100 * t:g}@{budget}-{name}"] = 100 * float(value)
         return results
 
-    def _curves(self, overlaps, most_proposals):
-        every = overlaps[:, self._every]  # (B, G)
+    def _curves(self, every, most_proposals):
         used = [b for b, k in enumerate(self._all_budgets) if k <= max(most_proposals, 1)]
         by_number = recall(every[used], self._thresholds)
         return {
@@ -170,6 +172,12 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                 **{t: by_number[:, i] for i, t in enumerate(self._thresholds)},
             },
         }
+
+
+def _starts(boxes):
+    """Where the boxes of each image begin when all are concatenated."""
+    counts = [len(of_image) for of_image in boxes]
+    return np.cumsum(counts) - counts
 
 
 def _in_order(stacked, boxes, logits):

@@ -50,8 +50,8 @@ def best_objects(boxes, groups, gt_boxes, gt_groups, border=0.0):
         The first of equals wins.
     """
     by_group = np.argsort(gt_groups, kind="stable")
-    start, end = (np.searchsorted(gt_groups[by_group], groups, side) for side in ("left", "right"))
-    counts = end - start
+    start = np.searchsorted(gt_groups[by_group], groups)
+    counts = np.searchsorted(gt_groups[by_group], groups, "right") - start
     first_pair = np.cumsum(counts) - counts
     # All pairs of one group, flat: detection 0 with each of its objects, detection 1 with ...
     detection = np.repeat(np.arange(len(boxes)), counts)
@@ -124,14 +124,23 @@ def evaluate_detections(detections, ground_truth, thresholds):
 
     Returns:
         dict, list: metric -> AP (C, T) in [0, 1], nan for a class without an object to be found;
-        and the PrecisionRecall of each class and threshold, as C lists of T.
+        and the PrecisionRecall of each class at the first threshold.
     """
-    curves = _curves(detections, ground_truth, thresholds, border=0.0, inclusive=True)
-    ap = {metric: np.full((len(curves), len(thresholds)), np.nan) for metric in METRICS}
-    for c in np.unique(ground_truth.classes[~ground_truth.ignored]):
-        for metric in METRICS:
-            ap[metric][c] = [average_precision(curve, metric) for curve in curves[c]]
-    return ap, curves
+    shape = len(ground_truth.class_names), len(thresholds)
+    ap = {metric: np.full(shape, np.nan) for metric in METRICS}
+    present, first = _present(ground_truth), []
+    by_class = _curves(detections, ground_truth, thresholds, border=0.0, inclusive=True)
+    for c, curves in enumerate(by_class):
+        first.append(curves[0])
+        for metric in METRICS if present[c] else ():
+            ap[metric][c] = [average_precision(curve, metric) for curve in curves]
+    return ap, first
+
+
+def _present(ground_truth):
+    """(C,) bool, the classes with an object to be found."""
+    to_find = ground_truth.classes[~ground_truth.ignored]
+    return np.isin(np.arange(len(ground_truth.class_names)), to_find)
 
 
 def evaluate_as_detectron2(detections, ground_truth, thresholds):
@@ -148,35 +157,48 @@ def evaluate_as_detectron2(detections, ground_truth, thresholds):
     rounded = Detections(
         detections.images,
         detections.classes,
-        np.rint(detections.scores * np.float64(1000)) / 1000,
-        np.rint((detections.boxes + corner) * np.float64(10)) / 10,
+        _round(detections.scores, 1000),
+        _round(detections.boxes + corner, 10),
     )
-    shifted = ground_truth.boxes + corner
-    curves = _curves(
-        rounded, ground_truth, thresholds, border=1.0, inclusive=False, gt_boxes=shifted
+    shape = len(ground_truth.class_names), len(thresholds)
+    ap = {metric: np.zeros(shape) for metric in METRICS}
+    present, first = _present(ground_truth), []
+    ap["area"][np.isin(np.arange(len(present)), detections.classes) & ~present] = np.nan
+    levels = np.arange(0.0, 1.1, 0.1)
+    by_class = _curves(
+        rounded,
+        ground_truth,
+        thresholds,
+        border=1.0,
+        inclusive=False,
+        gt_boxes=ground_truth.boxes + corner,
     )
-    detected = np.isin(np.arange(len(curves)), detections.classes)
-    present = np.isin(np.arange(len(curves)), ground_truth.classes[~ground_truth.ignored])
-    ap = {metric: np.zeros((len(curves), len(thresholds))) for metric in METRICS}
-    ap["area"][detected & ~present] = np.nan
-    for c in np.flatnonzero(present):
-        levels = np.arange(0.0, 1.1, 0.1)
-        ap["11point"][c] = [average_precision(curve, "11point", levels) for curve in curves[c]]
-        ap["area"][c] = [average_precision(curve, "area") for curve in curves[c]]
-    return ap, curves
+    for c, curves in enumerate(by_class):
+        first.append(curves[0])
+        if present[c]:
+            ap["11point"][c] = [average_precision(curve, "11point", levels) for curve in curves]
+            ap["area"][c] = [average_precision(curve, "area") for curve in curves]
+    return ap, first
+
+
+def _round(values, steps):
+    """To the nearest 1 / steps, in float64."""
+    values = values * np.float64(steps)
+    np.rint(values, out=values)
+    values /= steps
+    return values
 
 
 def _curves(detections, ground_truth, thresholds, border, inclusive, gt_boxes=None):
-    """The PrecisionRecall of every class and threshold, as C lists of T."""
+    """Of one class after the other, the PrecisionRecall at each of T thresholds; yields lists."""
     num_images = len(ground_truth.image_index)
     iou, best = best_objects(
         detections.boxes,
-        detections.classes * num_images + detections.images,
+        detections.classes.astype(int) * num_images + detections.images,
         ground_truth.boxes if gt_boxes is None else gt_boxes,
         ground_truth.classes * num_images + ground_truth.images,
         border,
     )
-    curves = []
     for c in range(len(ground_truth.class_names)):
         members = np.flatnonzero(detections.classes == c)
         scores = detections.scores[members]
@@ -186,10 +208,11 @@ def _curves(detections, ground_truth, thresholds, border, inclusive, gt_boxes=No
             order = np.argsort(-scores)
         members = members[order]
         num_objects = int(np.sum((ground_truth.classes == c) & ~ground_truth.ignored))
-        curves.append([])
+        curves = []
         for t in thresholds:
             covers = iou[members] >= t if inclusive else iou[members] > t
             claims = np.where(covers, best[members], -1)
-            curve = precision_recall(scores[order], claims, ground_truth.ignored, num_objects)
-            curves[-1].append(curve)
-    return curves
+            curves.append(
+                precision_recall(scores[order], claims, ground_truth.ignored, num_objects)
+            )
+        yield curves

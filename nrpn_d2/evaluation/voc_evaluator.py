@@ -54,9 +54,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
                 "has proposals only"
             )
         at = output.get("instances_at") or {None: output["instances"]}
-        return {budget: self._read_instances(found, n, origin) for budget, found in at.items()}
+        return {budget: self._read_instances(found, origin) for budget, found in at.items()}
 
-    def _read_instances(self, instances, n, origin):
+    def _read_instances(self, instances, origin):
         boxes = instances.pred_boxes.tensor.cpu().numpy()
         scores = instances.scores.cpu().numpy()
         classes = instances.pred_classes.cpu().numpy()
@@ -68,13 +68,13 @@ class VOCDetectionEvaluator(PerImageEvaluator):
                 f"'{self.ground_truth.dataset_name}' has {num_classes} classes; check "
                 "MODEL.ROI_HEADS.NUM_CLASSES"
             )
-        return Detections(np.full(len(boxes), n), classes, scores, boxes)
+        return classes.astype(np.int32), scores.copy(), boxes.copy()  # and let go of the tensors
 
     def _compute(self, records):
         budgets = sorted({b for record in records.values() for b in record if b is not None})
         results, curves = OrderedDict(), {}
         for budget in budgets or [None]:
-            parts = [record[budget] for record in records.values()]
+            parts = {n: record[budget] for n, record in records.items()}
             task = "bbox" if budget is None else f"bbox@{budget}"
             results[task], curves[task] = self._evaluate_budget(parts)
         if budgets:
@@ -97,8 +97,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         return set(self.ground_truth.classes[~self.ground_truth.ignored].tolist())
 
     def _evaluate_budget(self, parts):
-        empty = Detections(*(np.empty(0, int),) * 2, np.empty(0, "f4"), np.empty((0, 4), "f4"))
-        detections = Detections(*map(np.concatenate, zip(empty, *parts)))
+        images = np.repeat(np.array([*parts], int), [len(scores) for _, scores, _ in parts.values()])
+        empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
+        detections = Detections(images, *map(np.concatenate, zip(empty, *parts.values())))
         evaluate = evaluate_as_detectron2 if self._compat else evaluate_detections
         ap, curves = evaluate(detections, self.ground_truth, AR_THRESHOLDS)
 
@@ -112,4 +113,4 @@ class VOCDetectionEvaluator(PerImageEvaluator):
                 results[name + suffix] = float(counted.mean()) if len(counted) else float("nan")
                 for class_name, value in zip(names, per_class):
                     results[f"{name}{suffix}-{class_name}"] = float(value)
-        return results, {names[c]: curves[c][0] for c in sorted(self._present())}
+        return results, {names[c]: curves[c] for c in sorted(self._present())}
