@@ -16,7 +16,8 @@ from detectron2.utils.logger import setup_logger
 
 from nrpn_d2 import add_nrpn_config, check_nrpn_config
 from nrpn_d2.checkpointer import NRPNCheckpointer, last_checkpoint, set_pixels
-from nrpn_d2.data import register_datasets
+from nrpn_d2.config import check_run_config, merge_config_file
+from nrpn_d2.data import check_datasets, register_datasets
 from nrpn_d2.launch import launch
 from nrpn_d2.trainer import Trainer
 
@@ -25,8 +26,9 @@ def setup(args):
     """Build the config from the file and the command line, and register the datasets it names."""
     cfg = get_cfg()
     add_nrpn_config(cfg)
-    cfg.merge_from_file(args.config_file)
+    merge_config_file(cfg, args.config_file)
     cfg.merge_from_list(args.opts)
+    check_run_config(cfg, args.eval_only)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None)
@@ -35,6 +37,7 @@ def setup(args):
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nrpn_d2")
     register_datasets(cfg)
+    check_datasets(cfg, args.eval_only)
     return cfg
 
 

@@ -4,7 +4,7 @@
 """
 import os
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -25,6 +25,7 @@ from .weights import (
     torchvision_entry,
 )
 
+_TAG_REMEDY = "write the name of a checkpoint into it, or delete it to start from MODEL.WEIGHTS"
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
 _HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
 
@@ -108,12 +109,37 @@ def set_pixels(cfg: CfgNode, weights: Optional[str] = None) -> None:
 
 
 def last_checkpoint(folder: str) -> Optional[str]:
-    """The checkpoint that a resumed run starts from, or None."""
+    """The checkpoint that a resumed run starts from, or None.
+
+    Raises:
+        CheckpointError: the file that names it is unreadable, or names none.
+    """
     tag = os.path.join(folder, "last_checkpoint")
-    if not os.path.isfile(tag):
+    if not os.path.lexists(tag):
         return None
-    with open(tag) as f:
-        return os.path.join(folder, f.read().strip())
+    try:
+        with open(tag, encoding="utf-8") as f:
+            name = f.read().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise CheckpointError(f"{tag} cannot be read ({e}); {_TAG_REMEDY}") from e
+    path = os.path.join(folder, name)
+    if "\0" in path or not os.path.isfile(path):
+        raise CheckpointError(f"{tag} names {name!r}, which is no file there; {_TAG_REMEDY}")
+    return path
+
+
+def differences(incompatible) -> List[str]:
+    """What a checkpoint and a model do not have in common, a line each.
+
+    Args:
+        incompatible: what ``DetectionCheckpointer._load_model`` returns.
+    """
+    shapes = incompatible.incorrect_shapes
+    problems = [f"{k}: {saved} in the checkpoint, {own} in the model" for k, saved, own in shapes]
+    mismatched = {k for k, _, _ in shapes}  # to torch, they are missing
+    missing = [k for k in incompatible.missing_keys if k not in mismatched]
+    problems += [f"{k}: not in the checkpoint" for k in missing]
+    return problems + [f"{k}: not in the model" for k in incompatible.unexpected_keys]
 
 
 class NRPNCheckpointer(DetectionCheckpointer):
@@ -133,6 +159,8 @@ class NRPNCheckpointer(DetectionCheckpointer):
         self.pixels = pixels
         self.keep = keep
         self._options: Dict[str, str] = {}
+        self._file = ""  # that is being loaded
+        self._resumes = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model, **checkpointables) -> "NRPNCheckpointer":
@@ -148,7 +176,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         """As ``DetectionCheckpointer.load``.
 
         Raises:
-            CheckpointError: see :func:`read_checkpoint`.
+            CheckpointError: see :func:`read_checkpoint`; or no weight in the file fits the model.
             ValueError: if the checkpoint's pixels are not the config's, or an ImageNet VGG does not
                 fit the model.
         """
@@ -160,6 +188,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # Detectron2 main forgets it after an error
 
     def _load_file(self, filename: str) -> Dict[str, Any]:
+        self._file = filename
         checkpoint = read_checkpoint(filename)
         if self._options.get("matching_heuristics") == "True":
             checkpoint["matching_heuristics"] = True
@@ -172,13 +201,37 @@ class NRPNCheckpointer(DetectionCheckpointer):
         if is_imagenet_vgg(checkpoint["model"]):
             self._convert_ndarray_to_tensor(checkpoint["model"])
             place_imagenet_vgg(self.model, checkpoint["model"])
-        return super()._load_model(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        names = {name for name, _ in self.model.named_parameters()}
+        if names and names <= set(incompatible.missing_keys):
+            raise CheckpointError(
+                f"{self._file} has nothing of the model: no weight has a name and a shape of its "
+                "own there. It belongs to another architecture, or to another MODEL.BACKBONE.NAME"
+            )
+        return incompatible
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        problems = differences(incompatible)
+        if self._resumes and problems:
+            raise CheckpointError(
+                f"{self._file} was written by a run of another model, so it cannot be resumed with "
+                f"this config; take that run's, or another OUTPUT_DIR:\n  " + "\n  ".join(problems)
+            )
+        super()._log_incompatible_keys(incompatible)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
-        """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed."""
-        if resume and self.save_to_disk and self.has_checkpoint():
+        """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
+
+        Raises:
+            CheckpointError: besides :meth:`load`, if the run to be resumed had another model.
+        """
+        self._resumes = resume and self.has_checkpoint()
+        if self._resumes and self.save_to_disk:
             self._prune()
-        return super().resume_or_load(path, resume=resume)
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._resumes = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth, make it the last checkpoint, and prune old ones."""
@@ -204,10 +257,15 @@ class NRPNCheckpointer(DetectionCheckpointer):
             f.write(last_filename_basename)
 
     def _prune(self) -> None:
-        """Remove old periodic checkpoints, and what a killed run left half written."""
+        """Remove old periodic checkpoints, and what a killed run left half written.
+
+        The last checkpoint stays, even where a killed run has written a newer one.
+        """
+        last = last_checkpoint(self.save_dir)
         files = [os.path.join(self.save_dir, name) for name in os.listdir(self.save_dir)]
         periodic = [path for path in files if _PERIODIC.fullmatch(os.path.basename(path))]
         periodic.sort(key=lambda path: (os.path.getmtime(path), path))
         old = periodic[: -self.keep] if self.keep else []
+        old = [path for path in old if path != last]
         for path in old + [path for path in files if _HALF_WRITTEN.search(path)]:
             os.remove(path)

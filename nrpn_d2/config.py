@@ -1,5 +1,9 @@
 """Every configuration key that nrpn_d2 adds to Detectron2's, with its unit or the paper's symbol."""
+from typing import Any, Callable, Dict, Iterable, Tuple
+
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.layers import ShapeSpec
 
 
 def add_nrpn_config(cfg: CN) -> None:
@@ -108,6 +112,7 @@ _POSITIVE_COUNTS = (
     "MODEL.NRPN.BATCH_SIZE_PER_IMAGE",
     "MODEL.NRPN.PRE_NMS_TOPK",
     "MODEL.VGG.FC_DIM",
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
 )
 _NOT_NEGATIVE = (
     "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA",
@@ -120,6 +125,7 @@ _OVER_ZERO_TO_ONE = ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", "MODEL.NRPN.IGNORE_IOA
 _CHOICES = {
     "MODEL.RPN.OBJECTNESS_LOSS.OVERLAP_MODE": ("literal", "clamped", "soft"),
     "MODEL.NRPN.FP_SELECT": ("threshold", "topk"),
+    "MODEL.VGG.NORM": ("", "BN", "FrozenBN", "GN", "LN", "SyncBN", "nnSyncBN", "naiveSyncBN"),
     "DATASETS.VOC_ON_ERROR": ("error", "skip"),
 }
 
@@ -137,9 +143,19 @@ def check_nrpn_config(cfg: CN) -> None:
         (_NOT_NEGATIVE, lambda v: v >= 0, "at least 0"),
         (("MODEL.VGG.DROPOUT",), lambda v: 0 <= v < 1, "in [0, 1)"),
         (
-            ("TEST.PROPOSALS.BUDGETS",),
+            ("TEST.PROPOSALS.BUDGETS", "MODEL.VGG.DEPTHS", "MODEL.VGG.WIDTHS"),
             lambda v: len(v) and all(isinstance(b, int) and b >= 1 for b in v),
             "a list of whole numbers of at least 1",
+        ),
+        (
+            ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
+            _all_positive,
+            "positive numbers in a list of lists, one for each feature map",
+        ),
+        (
+            ("MODEL.RPN.IOU_THRESHOLDS",),
+            lambda v: len(v) and 0 < v[0] and list(v) == sorted(v) and v[-1] <= 1,
+            "IoU thresholds in (0, 1], the lower one first",
         ),
         (
             ("TEST.PROPOSALS.IOU_THRESHOLDS",),
@@ -148,16 +164,94 @@ def check_nrpn_config(cfg: CN) -> None:
         ),
     ]
     for key, choices in _CHOICES.items():
-        rules.append(((key,), lambda v, c=choices: v in c, "one of " + ", ".join(choices)))
-    for keys, valid, what in rules:
-        for key in keys:
-            value = cfg
-            for part in key.split("."):
-                value = value[part]
-            if not valid(value):
-                raise ValueError(f"{key} is {value!r}; it must be {what}")
+        rules.append(((key,), lambda v, c=choices: v in c, "one of " + ", ".join(map(repr, choices))))
+    _check(cfg, rules)
     if len(cfg.MODEL.VGG.DEPTHS) != len(cfg.MODEL.VGG.WIDTHS):
         raise ValueError(
             f"MODEL.VGG.DEPTHS {cfg.MODEL.VGG.DEPTHS} and MODEL.VGG.WIDTHS "
             f"{cfg.MODEL.VGG.WIDTHS} must name the same number of stages"
         )
+
+
+def check_run_config(cfg: CN, eval_only: bool) -> None:
+    """Check what a training run needs, or one that only evaluates.
+
+    Raises:
+        ValueError: naming the key, its value and what it may be.
+    """
+    rules = [(("OUTPUT_DIR",), bool, "the folder that the run writes to")]
+    if eval_only:
+        rules += [
+            (("MODEL.WEIGHTS",), bool, "the checkpoint to evaluate"),
+            (("DATASETS.TEST",), bool, "the names of the datasets to evaluate on"),
+        ]
+    else:
+        rules += [
+            (("DATASETS.TRAIN",), bool, "the names of the datasets to train on"),
+            (("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"), lambda v: v >= 1, "at least 1"),
+            (("INPUT.MIN_SIZE_TRAIN",), lambda v: len(v) and min(v) >= 0, "lengths in pixels"),
+        ]
+    _check(cfg, rules)
+
+
+def _all_positive(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(map(_all_positive, value))
+    return value > 0
+
+
+def check_features(cfg: CN, input_shape: Dict[str, ShapeSpec]) -> None:
+    """Check that the backbone has the feature maps that the networks read.
+
+    Args:
+        input_shape: the backbone's feature maps by name.
+
+    Raises:
+        ValueError: naming the key, its value and the feature maps that there are.
+    """
+    there = f"names of the backbone's feature maps: {', '.join(input_shape)}"
+    keys = ["MODEL.RPN.IN_FEATURES"]
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        keys.append("MODEL.ROI_HEADS.IN_FEATURES")
+    _check(cfg, [(keys, lambda v: len(v) and set(v) <= set(input_shape), there)])
+
+
+_Rule = Tuple[Iterable[str], Callable[[Any], bool], str]  # keys, what holds for values, in words
+
+
+def _check(cfg: CN, rules: Iterable[_Rule]) -> None:
+    for keys, valid, what in rules:
+        for key in keys:
+            value = cfg
+            for part in key.split("."):
+                value = value[part]
+            try:
+                is_valid = valid(value)
+            except TypeError:  # text or a list where a number belongs
+                is_valid = False
+            if not is_valid:
+                raise ValueError(f"{key} is {value!r}; it must be {what}")
+
+
+def merge_config_file(cfg: CN, path: str) -> None:
+    """As ``cfg.merge_from_file``; Python code in the file is refused, and errors name the file.
+
+    Raises:
+        ValueError: the file is missing, no YAML, not made of Detectron2's and nrpn_d2's keys, or
+            has values of other types.
+    """
+    try:
+        cfg.merge_from_file(path, allow_unsafe=False)
+    except RecursionError:
+        raise ValueError(f"{path}: its _BASE_ leads back to itself; correct _BASE_") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8 ({error}); is it a config file?") from None
+    except yaml.YAMLError as error:
+        message = "no YAML that could be read; correct it. Tabs and Python objects are refused"
+        raise ValueError(f"{path}: {message}:\n{error}") from None
+    except (TypeError, AttributeError):
+        message = "it must consist of sections and of lines KEY: VALUE; nothing may be empty"
+        raise ValueError(f"{path}: {message}") from None
+    except (AssertionError, KeyError, OSError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: {str(reason).rstrip('!')}; correct the file or its name") from None

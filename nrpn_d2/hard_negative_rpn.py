@@ -21,10 +21,11 @@ from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
 from .checkpoint import hide_from_name_matching
-from .config import check_nrpn_config
+from .config import check_features, check_nrpn_config
 from .events import log_exchange
 from .labels import label_anchors
 from .losses import OBJECTNESS_LOSS_REGISTRY, bce
@@ -97,6 +98,7 @@ class HardNegativeRPN(RPN):
     @classmethod
     def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
         check_nrpn_config(cfg)
+        check_features(cfg, input_shape)
         loss, sampler = cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME, cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME
         ret = super().from_config(cfg, input_shape)
         ret["objectness_loss"] = OBJECTNESS_LOSS_REGISTRY.get(loss)(cfg)
@@ -207,8 +209,8 @@ class HardNegativeRPN(RPN):
         objects = torch.rand(labels.shape, device=labels.device)
         objects = objects.masked_fill(labels != 1, -float("inf"))
         sampled = self.nrpn_sampler(labels_of_nrpn, None, None, objects).labels
-        chosen = sampled >= 0
-        loss = bce(logits[chosen], sampled[chosen]).sum()
+        chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
+        loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
         normalizer = self.nrpn_sampler.batch_size_per_image * len(labels)
         return logits.detach(), loss * (self.nrpn_loss_weight / normalizer)
 
@@ -245,7 +247,7 @@ class HardNegativeRPN(RPN):
         """The RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
         Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all
-        anchors the objectness term is divided by the number of positives.
+        anchors the objectness term is divided by the number of positives, the mean over processes.
 
         Args:
             gt_labels: (N, R), sampled.
@@ -253,15 +255,21 @@ class HardNegativeRPN(RPN):
             ious: (N, R).
             others: as in Detectron2's ``RPN.losses``.
         """
-        num_images = len(gt_labels)
+        num_images, num_processes = len(gt_labels), comm.get_world_size()
         positive, valid = gt_labels == 1, gt_labels >= 0
-        num_positives, num_valid = torch.stack([positive.sum(), valid.sum()]).tolist()
+        counts = torch.stack([positive.sum(), valid.sum(), positive.sum()])
+        all_anchors = self.objectness_loss.needs_all_anchors
+        if all_anchors and num_processes > 1:
+            torch.distributed.all_reduce(counts[2])
+        num_positives, num_valid, all_positives = counts.tolist()
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", num_positives / num_images)
         storage.put_scalar("rpn/num_neg_anchors", (num_valid - num_positives) / num_images)
 
+        chosen = torch.nonzero(valid.flatten())[:, 0]
+        logits = cat(pred_objectness_logits, dim=1).flatten()[chosen]
         objectness_loss = self.objectness_loss(
-            cat(pred_objectness_logits, dim=1)[valid], gt_labels[valid], ious[valid]
+            logits, gt_labels.flatten()[chosen], ious.flatten()[chosen]
         ).sum()
         localization_loss = _dense_box_regression_loss(
             anchors,
@@ -273,9 +281,9 @@ class HardNegativeRPN(RPN):
             smooth_l1_beta=self.smooth_l1_beta,
         )
         batch_size = self.batch_size_per_image * num_images
-        all_anchors = self.objectness_loss.needs_all_anchors
+        normalizer = max(all_positives, 1) / num_processes if all_anchors else batch_size
         losses = {
-            "loss_rpn_cls": objectness_loss / (max(num_positives, 1) if all_anchors else batch_size),
+            "loss_rpn_cls": objectness_loss / normalizer,
             "loss_rpn_loc": localization_loss / batch_size,
         }
         return {name: loss * self.loss_weight[name] for name, loss in losses.items()}

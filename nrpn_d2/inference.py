@@ -12,8 +12,8 @@ from detectron2.structures import Instances
 from torch import nn
 
 from .checkpoint import NRPN_PREFIX
-from .checkpointer import NRPNCheckpointer, set_pixels
-from .config import add_nrpn_config, check_nrpn_config
+from .checkpointer import NRPNCheckpointer, differences, set_pixels
+from .config import add_nrpn_config, check_nrpn_config, merge_config_file
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -23,7 +23,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     cfg = get_cfg()
     add_nrpn_config(cfg)
-    cfg.merge_from_file(config_file)
+    merge_config_file(cfg, config_file)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list([o for o in opts if o != "--"])
@@ -37,15 +37,9 @@ class _CompleteCheckpointer(NRPNCheckpointer):
     """Refuses a checkpoint that does not fill the model, or has something left over."""
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        problems = [f"{k}: not in the checkpoint" for k in incompatible.missing_keys]
-        problems += [f"{k}: not in the model" for k in incompatible.unexpected_keys]
-        problems += [
-            f"{k}: {saved} in the checkpoint, {own} in the model"
-            for k, saved, own in incompatible.incorrect_shapes
-        ]
         # inference does without the nRPN, and proposals without the detector's heads
         spare = (NRPN_PREFIX,) if hasattr(self.model, "roi_heads") else (NRPN_PREFIX, "roi_heads.")
-        problems = [p for p in problems if not p.startswith(spare)]
+        problems = [p for p in differences(incompatible) if not p.startswith(spare)]
         if problems:
             listed = "\n  ".join(problems)
             raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")

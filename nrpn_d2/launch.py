@@ -22,8 +22,15 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         args: of Detectron2's ``default_argument_parser``.
 
     Raises:
-        SystemExit: if there are fewer GPUs than processes.
+        SystemExit: if there are fewer GPUs than processes, or numbers that make no sense.
     """
+    if args.num_gpus < 0:
+        sys.exit(f"--num-gpus is {args.num_gpus}; it must be at least 0, which is the CPU")
+    if not 0 <= args.machine_rank < args.num_machines:
+        sys.exit(
+            f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}; the "
+            "machines count from 0"
+        )
     if args.num_gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ

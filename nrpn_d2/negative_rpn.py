@@ -72,7 +72,7 @@ class NegativeRPN(nn.Module):
                 in_channels=shapes[0].channels,
                 num_anchors=build_anchor_generator(cfg, shapes).num_anchors[0],
             ),
-            "backbone": None if cfg.MODEL.NRPN.SHARE_FEATURES else build_backbone(cfg),
+            "backbone": None if cfg.MODEL.NRPN.SHARE_FEATURES else second_backbone(cfg, input_shape),
             "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
         }
 
@@ -98,3 +98,22 @@ class NegativeRPN(nn.Module):
         each parameter in each iteration.
         """
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
+
+
+def second_backbone(cfg, input_shape: Dict[str, ShapeSpec]) -> nn.Module:
+    """Another backbone of the config, with the RPN's feature maps.
+
+    Raises:
+        ValueError: if the RPN's backbone is not the one that the config describes.
+    """
+    backbone = build_backbone(cfg)
+    shapes = backbone.output_shape()
+    for name in cfg.MODEL.RPN.IN_FEATURES:
+        wanted, built = input_shape[name], shapes.get(name)
+        if built is None or (built.channels, built.stride) != (wanted.channels, wanted.stride):
+            raise ValueError(
+                f"MODEL.NRPN needs a second backbone like the RPN's, with {name} {wanted}, but "
+                f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} builds one with {built}; correct "
+                "MODEL.BACKBONE, or set MODEL.NRPN.SHARE_FEATURES True to do without"
+            )
+    return backbone

@@ -22,6 +22,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.logger import setup_logger
 
 from nrpn_d2 import add_nrpn_config, check_nrpn_config
+from nrpn_d2.config import merge_config_file
 from nrpn_d2.data import VOCError, register_datasets
 from nrpn_d2.evaluation.proposal_files import evaluate_proposals
 from nrpn_d2.safe_load import CheckpointError
@@ -32,7 +33,7 @@ def load_config(config_file):
     cfg = get_cfg()
     add_nrpn_config(cfg)
     if config_file:
-        cfg.merge_from_file(config_file)
+        merge_config_file(cfg, config_file)
         check_nrpn_config(cfg)
         register_datasets(cfg)
     return cfg

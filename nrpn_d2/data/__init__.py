@@ -8,7 +8,7 @@ catalog.py                                    the names of all datasets
 mapper.py                                     record -> model input
 """
 
-from .catalog import register_datasets, register_voc
+from .catalog import check_datasets, register_datasets, register_voc
 from .mapper import VOCDatasetMapper
 from .shapes import SHAPES_CLASSES, make_shapes
 from .voc import VOCError, read_voc
@@ -17,6 +17,7 @@ __all__ = [
     "SHAPES_CLASSES",
     "VOCDatasetMapper",
     "VOCError",
+    "check_datasets",
     "make_shapes",
     "read_voc",
     "register_datasets",

@@ -1,6 +1,8 @@
 """Names in Detectron2's catalogs for VOC, for the user's own folder and for ``shapes``."""
 
+import difflib
 import functools
+import logging
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -13,7 +15,9 @@ from .voc import check_on_error, read_voc
 from .voc_layout import check_voc_folder, list_splits
 from .voc_xml import VOCError, check_class_names
 
-__all__ = ["register_voc", "register_datasets"]
+__all__ = ["register_voc", "register_datasets", "check_datasets"]
+
+logger = logging.getLogger(__name__)
 
 # name -> folder below $DETECTRON2_DATASETS, split, year
 _BUILTIN = {
@@ -81,6 +85,34 @@ def register_datasets(cfg: Optional[CfgNode] = None) -> None:
         _register(name, load, thing_classes=list(classes), dirname=root, split=split, year=year)
     if cfg is not None and (cfg.DATASETS.VOC_NAME or cfg.DATASETS.VOC_ROOT):
         _register_own_folder(cfg.DATASETS)
+
+
+def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Checks that the config's datasets are registered, and that its model has their classes.
+
+    A model with more classes than a dataset gives a warning.
+
+    Raises:
+        VOCError: naming the dataset, and the key to correct.
+    """
+    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog:
+                likely = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
+                hint = f"did you mean {likely[0]!r}? " if likely else ""
+                message = f"DATASETS.{key} names {name!r}, and there is no such dataset; {hint}"
+                raise VOCError(f"{message}VOC_NAME, VOC_ROOT and the names of the splits decide")
+            classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
+            if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
+                _check_num_classes(name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+
+
+def _check_num_classes(name: str, classes: int, of_model: int) -> None:
+    message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
+    if classes > of_model:  # class number `of_model` would be learned as background
+        raise VOCError(f"{message}; make the two equal")
+    if 0 < classes < of_model:
+        logger.warning(message)
 
 
 def _register_own_folder(settings: CfgNode) -> None:

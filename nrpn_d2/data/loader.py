@@ -43,6 +43,11 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         ),
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
+    if not any(_has_object(record) for record in records):
+        raise ValueError(
+            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: none of {len(records)} images has an "
+            "object to learn (difficult ones do not count); check the annotations"
+        )
     return TrainLoader(
         records,
         mapper,
@@ -52,6 +57,10 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         num_workers=data.NUM_WORKERS,
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
     )
+
+
+def _has_object(record: Dict[str, Any]) -> bool:
+    return any(not annotation.get("difficult") for annotation in record.get("annotations", ()))
 
 
 def _sampler(data: CfgNode, records: List[Dict[str, Any]]) -> Callable:

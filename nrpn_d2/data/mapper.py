@@ -5,6 +5,7 @@ import zlib
 from PIL import Image
 
 from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import SizeMismatchError
 
 from .voc_xml import VOCError
 
@@ -21,7 +22,8 @@ class VOCDatasetMapper(DatasetMapper):
         """See the base class.
 
         Raises:
-            VOCError: the pixels of the image cannot be decoded.
+            VOCError: the pixels of the image cannot be decoded, are too long a strip to be resized,
+                or have changed their number.
         """
         if self.is_train and "annotations" in dataset_dict:
             annotations = [
@@ -31,7 +33,11 @@ class VOCDatasetMapper(DatasetMapper):
             dataset_dict = {**dataset_dict, "annotations": annotations}
         try:
             return super().__call__(dataset_dict)
-        except (OSError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
-            message = f"{dataset_dict['file_name']}: the image cannot be decoded ({error})"
+        except SizeMismatchError as error:  # names the file
+            remedy = "the file has changed since its header was read; start again"
+            raise VOCError(f"{error} {remedy}", "wrong size") from error
+        except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+            # ValueError: a side of less than half a pixel, when a long strip is made to fit
+            message = f"{dataset_dict['file_name']}: the image cannot be decoded or resized ({error})"
             remedy = "replace the file, or delete its id from the split"
             raise VOCError(f"{message}; {remedy}", "unreadable image") from error
