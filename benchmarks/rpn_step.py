@@ -56,7 +56,7 @@ def build(name):
     cfg.MODEL.DEVICE = DEVICE
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN" if name == "Detectron2" else "HardNegativeRPN"
     cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME = "Random" if name == "Detectron2" else name
-    cfg.MODEL.RPN.IN_FEATURES = list(STRIDES)
+    cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = list(STRIDES)
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
     cfg.MODEL.NRPN.SHARE_FEATURES = True
     cfg.MODEL.NRPN.WARMUP_ITERS = 0

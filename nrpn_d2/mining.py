@@ -5,7 +5,7 @@ Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the 
 it overlaps most, 0 in an image without objects.
 """
 import torch
-from detectron2.layers import batched_nms
+from torchvision.ops import nms
 
 
 def false_positives(
@@ -84,11 +84,11 @@ def hard_negatives(
     hidden = -float("inf")
     ranked = nrpn_logits.float().masked_fill(labels != 0, hidden)
     values, indices = ranked.topk(min(pre_nms_topk, ranked.shape[1]), dim=1)  # (N, K)
-    image = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
-    # batched_nms moves image i by i * (largest coordinate + 1), which keeps images apart only if no
-    # coordinate is negative: with boxes in [-9, 9], image 1 would begin at 1, inside image 0.
+    # Images side by side, so that one suppression, and one wait for a GPU, serves all of them
     boxes = (anchors - anchors.min())[indices]
-    keep = batched_nms(boxes.flatten(0, 1), values.flatten(), image.flatten(), nms_thresh)
+    width = boxes.max() + 1
+    boxes = boxes + width * torch.arange(len(values), device=values.device)[:, None, None]
+    keep = nms(boxes.flatten(0, 1), values.flatten(), nms_thresh)
     kept = torch.full_like(values, hidden).flatten()
     kept[keep] = values.flatten()[keep]
     return torch.full_like(ranked, hidden).scatter(1, indices, kept.view_as(values))

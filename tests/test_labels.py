@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, ImageList, pairwise_ioa, pairwise_iou
 from detectron2.utils.events import EventStorage
 from small_models import instances, small_cfg
 
-from nrpn_d2.labels import label_anchors
+from nrpn_d2.labels import iou_matrix, label_anchors
 from nrpn_d2.samplers import Sample
 
 MATCHER = Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True)
@@ -88,3 +88,15 @@ def test_the_hub_passes_its_settings_on():
     with EventStorage(0):
         rpn(ImageList(torch.zeros(1, 3, 96, 128), [(96, 128)]), features, [gt])
     assert torch.equal(seen[0], expected)
+
+
+def test_iou_matrix_is_detectron2s_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand((500, 4), generator=generator) * 100
+    anchors = torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], dim=1)
+    points = torch.tensor([[3.0, 4, 3, 4], [0, 0, 0, 0]])  # without area: 0 / 0 with themselves
+    anchors, objects = Boxes(torch.cat([anchors, points])), Boxes(torch.cat([anchors[:9], points]))
+    expected = pairwise_iou(objects, anchors)
+    assert torch.equal(iou_matrix(objects, anchors), expected)
+    assert expected[-1, -1] == 0 and 0 < (expected > 0.5).sum() < expected.numel()
+    assert iou_matrix(objects[:0], anchors).shape == (0, 502)
