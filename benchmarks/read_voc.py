@@ -156,7 +156,7 @@ def main():
             time.sleep(SETTLED)
         root = args.folder or os.path.join(made, "data")
         rows = list(runs(root, args.split, args.classes, may_change=not args.folder))
-    headers = ["run", "images", "objects", "seconds", "images/s", "MiB at rest", "MiB peak", "after"]
+    headers = ["run", "images", "objects", "seconds", "images/s", "MiB at rest", "peak", "after"]
     print(tabulate(rows, headers, intfmt=",", floatfmt=("", "", "", ".1f") + (".0f",) * 4))
     print(f"load average {os.getloadavg()[0]:.1f}")
 

@@ -164,7 +164,8 @@ def check_nrpn_config(cfg: CN) -> None:
         ),
     ]
     for key, choices in _CHOICES.items():
-        rules.append(((key,), lambda v, c=choices: v in c, "one of " + ", ".join(map(repr, choices))))
+        listed = ", ".join(map(repr, choices))
+        rules.append(((key,), lambda v, c=choices: v in c, f"one of {listed}"))
     _check(cfg, rules)
     if len(cfg.MODEL.VGG.DEPTHS) != len(cfg.MODEL.VGG.WIDTHS):
         raise ValueError(
@@ -253,5 +254,5 @@ def merge_config_file(cfg: CN, path: str) -> None:
         message = "it must consist of sections and of lines KEY: VALUE; nothing may be empty"
         raise ValueError(f"{path}: {message}") from None
     except (AssertionError, KeyError, OSError, ValueError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: {str(reason).rstrip('!')}; correct the file or its name") from None
+        reason = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
+        raise ValueError(f"{path}: {reason}; correct the file or its name") from None

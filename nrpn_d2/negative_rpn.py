@@ -66,13 +66,14 @@ class NegativeRPN(nn.Module):
     def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
         in_features = cfg.MODEL.RPN.IN_FEATURES
         shapes = [input_shape[f] for f in in_features]
+        shares = cfg.MODEL.NRPN.SHARE_FEATURES
         return {
             "in_features": in_features,
             "head": ScoreHead(
                 in_channels=shapes[0].channels,
                 num_anchors=build_anchor_generator(cfg, shapes).num_anchors[0],
             ),
-            "backbone": None if cfg.MODEL.NRPN.SHARE_FEATURES else second_backbone(cfg, input_shape),
+            "backbone": None if shares else second_backbone(cfg, input_shape),
             "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
         }
 

@@ -17,7 +17,10 @@ def atomic_open(path: str, mode: str):
     """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was.
 
     Several processes may write the same path: the last one wins. After an error (a full disk)
-    nothing is left beside it, after a kill "<name>.<32 hex digits>.<suffix>.tmp" is.
+    nothing is left beside it; after a kill "<name>.<32 hex digits>.<suffix>.tmp" is.
+
+    Raises:
+        OSError: naming ``path``.
     """
     stem, suffix = os.path.splitext(path)
     temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
@@ -27,9 +30,13 @@ def atomic_open(path: str, mode: str):
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.remove(temporary)
+        # torch.save hides a full disk behind an error of its own
+        failure = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(failure, OSError):
+            raise OSError(failure.errno, failure.strerror, path) from error
         raise
 
 

@@ -84,7 +84,7 @@ def test_second_reading_opens_no_file_and_gives_the_same(read, root, monkeypatch
     assert again == first and seen == []
     assert all(type(edge) is float for edge in again[0]["annotations"][0]["bbox"])
     assert "4 of 4 images are as they were when" in caplog.text
-    assert "4 images, 3 objects (2 difficult), 2 images without objects (1 without an" in caplog.text
+    assert "4 images, 3 objects (2 difficult), 2 images without objects (1 with" in caplog.text
 
 
 def test_nothing_is_written_when_nothing_is_new(read, cache):
@@ -301,7 +301,7 @@ def test_a_file_that_has_just_been_written_is_not_kept(read, root, monkeypatch):
 
 
 def test_signature(tmp_path):
-    """Missing files, dead links and loops of links are told apart from files, and from each other."""
+    """A missing file, a link that leads nowhere and a file are told apart."""
     path, link = str(tmp_path / "a"), str(tmp_path / "link")
     missing = signature("a", [path, link])
     os.symlink(path, link)

@@ -10,6 +10,10 @@ from detectron2.data.detection_utils import SizeMismatchError
 from .voc_xml import VOCError
 
 
+# ValueError: a side of less than half a pixel, when a long strip is made to fit
+_UNREADABLE = (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError)
+
+
 class VOCDatasetMapper(DatasetMapper):
     """Detectron2's mapper for records that have a ``difficult`` flag.
 
@@ -36,8 +40,7 @@ class VOCDatasetMapper(DatasetMapper):
         except SizeMismatchError as error:  # names the file
             remedy = "the file has changed since its header was read; start again"
             raise VOCError(f"{error} {remedy}", "wrong size") from error
-        except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
-            # ValueError: a side of less than half a pixel, when a long strip is made to fit
-            message = f"{dataset_dict['file_name']}: the image cannot be decoded or resized ({error})"
+        except _UNREADABLE as error:
+            message = f"{dataset_dict['file_name']}: the image cannot be decoded or resized"
             remedy = "replace the file, or delete its id from the split"
-            raise VOCError(f"{message}; {remedy}", "unreadable image") from error
+            raise VOCError(f"{message} ({error}); {remedy}", "unreadable image") from error

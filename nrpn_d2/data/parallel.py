@@ -34,8 +34,8 @@ def parallel_map(
     if processes == 1:
         yield from progress(map(function, tasks))
         return
-    # Forked processes start at once and share what this one holds, until they write to it: gc.freeze
-    # keeps their garbage collector from that.
+    # Forked processes start at once and share what this one holds until they write to it: their
+    # garbage collectors would do that, without gc.freeze.
     context = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(processes, mp_context=context, initializer=gc.freeze)
     try:

@@ -1,0 +1,76 @@
+"""Rubbish in: an error that names the culprit and a remedy, or training that copes with it.
+
+Each row of bad_data.py and bad_runs.py breaks one thing of a run of train_net.py that would
+otherwise work, and has the message that its user gets (a regular expression), or TRAINS.
+"""
+import logging
+import re
+
+import bad_data
+import bad_runs
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import logger as detectron2_logger
+
+from nrpn_d2.data import catalog
+from nrpn_d2.finite_losses import NonFiniteLoss
+from nrpn_d2.safe_load import CheckpointError
+from small_run import Run
+
+ROWS = {**bad_data.ROWS, **bad_runs.ROWS}
+# Those of our own modules; others where their message names the culprit by itself
+DOCUMENTED = (
+    *(ValueError, CheckpointError, NonFiniteLoss, SystemExit),
+    *(OSError, KeyError, AssertionError),
+)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run that works, in a process that is afterwards as it was before."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(catalog, "_registered", dict(catalog._registered))
+    for registry in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(registry, "data", dict(registry.data))
+    run = Run(tmp_path)
+    run.patch, run.clean_up = monkeypatch, lambda: None
+    yield run
+    run.clean_up()
+    detectron2_logger.setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "nrpn_d2"):
+        for handler in logging.getLogger(name).handlers[:]:
+            handler.close()
+            logging.getLogger(name).removeHandler(handler)
+
+
+def test_the_tables():
+    assert len(ROWS) == len(bad_data.ROWS) + len(bad_runs.ROWS) > 100
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_bad_input(run, name):
+    change, expected = ROWS[name]
+    change(run)
+    data, checkpoints = run.data_files(), run.checkpoints()
+    if expected is bad_data.TRAINS:
+        run.train()
+        run.check_it_has_trained()
+    else:
+        with pytest.raises(DOCUMENTED) as error:
+            run.train()
+        run.clean_up()
+        assert re.search(expected, str(error.value)), str(error.value)
+        assert run.checkpoints() == checkpoints
+    run.check_nothing_is_half_written()
+    if "while training" not in name:
+        assert run.data_files() == data
+
+
+def test_as_users_start_it(run):
+    """The message is the last thing that a user reads."""
+    run.image.write_bytes(b"")
+    status, output = run.train_elsewhere()
+    assert status == 1
+    assert re.search(bad_data.ROWS["zero bytes"][1], output.strip().splitlines()[-1])
+    assert not run.checkpoints()
+
