@@ -98,7 +98,9 @@ class Run:
         """``python train_net.py ...``; its exit status and what it wrote to stderr."""
         command = [sys.executable, str(ROOT / "train_net.py"), *self.command]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=99)
+        ended = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=250
+        )
         return ended.returncode, ended.stderr
 
     def data_files(self):
