@@ -77,10 +77,11 @@ def replay_step(cfg: CfgNode, model: nn.Module, saved: Dict[str, Any]) -> Tuple[
         list[str]: what Detectron2's RPN says of its predictions, if they are not finite.
     """
     model.train()
+    device = torch.device(cfg.MODEL.DEVICE).type
     seed_all(saved["seed"], saved["rank"], saved["iteration"])
     with ExitStack() as stack:
         stack.enter_context(EventStorage(saved["iteration"]))
-        stack.enter_context(torch.autocast(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.AMP.ENABLED))
+        stack.enter_context(torch.autocast(device, enabled=cfg.SOLVER.AMP.ENABLED))
         errors = stack.enter_context(proposals_of_any_prediction(rpns_of(model)))
         losses = model(from_plain(saved["batch"]))
     return {name: loss.item() for name, loss in losses.items()}, [str(e) for e in errors]

@@ -64,7 +64,11 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self):
-        """Train, and return the results of the evaluation at the end."""
+        """Train, and return the results of the evaluation at the end.
+
+        Only a ``TrainLoader`` goes on where the checkpoint was written; a loader of another kind,
+        from a subclass, starts anew.
+        """
         if isinstance(self.data_loader, TrainLoader):
             self.data_loader.start_at(self.start_iter, self.seed)
         super().train()
@@ -82,7 +86,6 @@ class Trainer(DefaultTrainer):
         for hook in self._hooks:
             if isinstance(hook, (EvalHook, BestCheckpoint)):
                 hook.after_step()
-        self.iter = self.storage.iter = self.start_iter
 
     def run_step(self):
         seed_all(self.seed, comm.get_rank(), self.iter)

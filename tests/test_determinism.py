@@ -1,7 +1,17 @@
 """The same seed gives the same weights, to the bit."""
+import os
+
 import pytest
 import torch
-from small_training import assert_same_state, final_state, train, training_cfg, write_images
+from detectron2.data import build_detection_train_loader
+from small_training import (
+    Trainer,
+    assert_same_state,
+    final_state,
+    train,
+    training_cfg,
+    write_images,
+)
 
 from nrpn_d2.seeding import seed_all
 
@@ -23,11 +33,27 @@ def test_same_seed_same_weights(once, num_workers, tmp_path):
     assert_same_state(final_state(tmp_path), expected)
 
 
-def test_other_seed_other_weights(once, tmp_path):
+def test_other_seed_other_weights_and_data(once, tmp_path):
     folder, expected = once
-    train(training_cfg(folder, tmp_path, SEED=2))
-    weights = final_state(tmp_path)["model"]
-    assert all(not torch.equal(weights[name], expected["model"][name]) for name in weights)
+    seen = set()
+    for seed in (2, 3, 4):
+        trainer = train(training_cfg(folder, tmp_path / str(seed), SEED=seed))
+        weights = final_state(tmp_path / str(seed))["model"]
+        assert all(not torch.equal(weights[name], expected["model"][name]) for name in weights)
+        seen.add(tuple(item["image"].numpy().tobytes() for item in trainer._trainer.batch))
+    assert len(seen) > 1
+
+
+class StockLoaderTrainer(Trainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_detection_train_loader(cfg)
+
+
+def test_a_subclass_may_have_another_loader(once, tmp_path):
+    folder, expected = once
+    train(training_cfg(folder, tmp_path), trainer=StockLoaderTrainer)
+    assert final_state(tmp_path)["iteration"] == expected["iteration"]
 
 
 @pytest.fixture
@@ -39,14 +65,15 @@ def deterministic():
 
 
 def test_deterministic_algorithms(once, deterministic, tmp_path, monkeypatch):
-    """They are chosen before the model is built; on the CPU they are the ones used anyway."""
+    """On the CPU they are the ones used anyway."""
     folder, expected = once
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored afterwards
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     torch.backends.cudnn.benchmark = True
-    trainer = train(training_cfg(folder, tmp_path, SOLVER__DETERMINISTIC=True))
+    train(training_cfg(folder, tmp_path, SOLVER__DETERMINISTIC=True))
     assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert_same_state(final_state(tmp_path), expected)
-    assert trainer.cfg.SOLVER.DETERMINISTIC
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

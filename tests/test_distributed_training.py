@@ -262,7 +262,9 @@ def ended(*processes):
 def test_torchrun_equals_two_machines(train_net, tmp_path):
     """Detectron2's launch on two "machines" and torchrun: two processes, the same weights."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2]
-    ended(train_net([*torchrun, "--master_port", free_port()], "torchrun"))
+    test = ["DATASETS.TEST", "('small_test',)"]
+    ended(train_net([*torchrun, "--master_port", free_port()], "torchrun", *test))
+    assert (tmp_path / "torchrun/inference/results.json").exists()
     url = f"tcp://127.0.0.1:{free_port()}"
     flags = ["--num-machines", 2, "--dist-url", url, "--machine-rank"]
     ended(*[train_net([sys.executable], "machines", *flags, rank) for rank in (0, 1)])
@@ -273,6 +275,14 @@ def test_torchrun_equals_two_machines(train_net, tmp_path):
     train(training_cfg(tmp_path, tmp_path / "alone"))  # the same images, otherwise sampled
     name = "backbone.conv1_1.weight"
     assert not torch.equal(final_state(tmp_path / "alone")["model"][name], states[0]["model"][name])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_more_processes_of_torchrun_than_gpus(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"--nproc_per_node 2, but 0 usable GPU\(s\).*--num-gpus 0"):
+        launch(None, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0))
 
 
 if __name__ == "__main__":

@@ -34,22 +34,25 @@ SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRP
 }
 
 
-class BestAtTwelve(DatasetEvaluator):
-    """An evaluation that takes no time; its value is best after 12 iterations."""
+class BestInTheMiddle(DatasetEvaluator):
+    """An evaluation that takes no time; its value is best in iteration 11."""
 
-    interrupted_at = None
+    best = 11
+    interrupted = False
+    iterations = []  # of all evaluations
 
     def evaluate(self):
-        done = get_event_storage().iter + 1
-        if done == self.interrupted_at:
+        iteration = get_event_storage().iter
+        self.iterations.append(iteration)
+        if self.interrupted and iteration == self.best:
             raise KeyboardInterrupt
-        return {"all": {"score": -abs(done - 12)}}
+        return {"all": {"score": -abs(iteration - self.best)}}
 
 
 class QuickTrainer(Trainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
-        return BestAtTwelve()
+        return BestInTheMiddle()
 
 
 def checkpoints(output):
@@ -142,7 +145,7 @@ def test_killed_at_any_moment(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=240,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     report = json.loads(result.stdout.splitlines()[-1])
@@ -151,18 +154,22 @@ def test_killed_at_any_moment(tmp_path):
         assert_same_run(run, tmp_path / "undisturbed")
 
 
-def test_interrupted_in_the_evaluation(tmp_path, monkeypatch):
-    """The checkpoint of iteration 12 is there, and its evaluation, the best one, is not."""
+@pytest.mark.parametrize("best, checkpoint", [(11, "model_0000011.pth"), (24, "model_final.pth")])
+def test_interrupted_in_the_evaluation(best, checkpoint, tmp_path, monkeypatch):
+    """The checkpoint is there, and its evaluation, the best one, is not; 24 is the one at the end."""
     cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
-    monkeypatch.setattr(BestAtTwelve, "interrupted_at", 12)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(BestInTheMiddle, "best", best)
+    monkeypatch.setattr(BestInTheMiddle, "iterations", [])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(BestInTheMiddle, "interrupted", True)
         train(cfg, trainer=QuickTrainer)
-    assert (tmp_path / "out/last_checkpoint").read_text() == "model_0000011.pth"
-    monkeypatch.undo()
+    assert (tmp_path / "out/last_checkpoint").read_text() == checkpoint
     train(cfg, trainer=QuickTrainer)
-    best = torch.load(tmp_path / "out/model_best.pth", weights_only=True)
-    assert best["best"] == {"metric": "all/score", "value": 0, "iteration": 11}
-    assert best["iteration"] == 11
+    saved = torch.load(tmp_path / "out/model_best.pth", weights_only=True)
+    assert saved["best"] == {"metric": "all/score", "value": 0, "iteration": best}
+    assert saved["iteration"] == best
+    once = [5, 11, 17, 24]
+    assert BestInTheMiddle.iterations == sorted([*once, best])
 
 
 def stop_after(cfg, iterations):

@@ -6,6 +6,7 @@ voc.py, parallel.py, voc_cache.py             -> records (Detectron2's dataset d
 drawing.py, shapes.py                         the folder of the embedded dataset
 catalog.py                                    the names of all datasets
 mapper.py                                     record -> model input
+loader.py                                     -> batches, by the seed and the iteration alone
 """
 
 from .catalog import check_datasets, register_datasets, register_voc
