@@ -86,7 +86,9 @@ class VOCCache:
         return dict(line.split("\t") for line in body.decode().split("\n")[:-1])
 
     def _digest(self, body: bytes) -> bytes:
-        return hashlib.sha256(self._key + body).hexdigest().encode()
+        digest = hashlib.sha256(self._key)
+        digest.update(body)
+        return digest.hexdigest().encode()
 
 
 def cache_folder() -> Optional[str]:
