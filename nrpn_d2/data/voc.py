@@ -41,6 +41,9 @@ def read_voc(
     stored pixels and are turned, too. Images without XML and XML without objects give a record
     without annotations: a background image.
 
+    What was read of 2,000 images or more is kept for the next run (voc_cache.py says where); an
+    image is read again when one of its files has changed, or when it had a fault.
+
     Args:
         root: the folder with ImageSets/Main, JPEGImages and Annotations.
         split: name of a file in ImageSets/Main, without ".txt".
