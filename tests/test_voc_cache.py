@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,6 +50,19 @@ def test_signature(tmp_path, monkeypatch):
     assert signature("a", [path, link]) == dead != missing
     (tmp_path / "a").write_text("x")
     assert signature("a", [path, path]) not in (missing, dead)
+
+
+def test_every_stamp_counts(monkeypatch):
+    """Some disks keep no time of the last change of all, or only whole seconds."""
+    signatures = set()
+    for size, modified, changed in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)):
+        status = SimpleNamespace(
+            st_size=size, st_mtime_ns=modified, st_ctime_ns=changed, st_ctime=0
+        )
+        monkeypatch.setattr(voc_cache.os, "stat", lambda _, status=status: status)
+        signatures.add(signature("a.jpg", ["a.jpg"]))
+        monkeypatch.undo()
+    assert len(signatures) == 4
 
 
 def test_the_folder(monkeypatch):
