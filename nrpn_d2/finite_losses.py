@@ -65,6 +65,7 @@ class FiniteLosses:
     def __init__(self, model: nn.Module, *args):
         super().__init__(model, *args)
         self._rpns = rpns_of(model)
+        self._statistics = [b for norm in get_bn_modules(model) for b in norm.buffers()]
         self._prediction_errors: List[FloatingPointError] = []
         self.batch = None
         self.losses: Dict[str, float] = {}
@@ -74,15 +75,14 @@ class FiniteLosses:
         self.batch = args[0]
 
     def run_step(self):
-        statistics = [b for bn in get_bn_modules(self.model) for b in bn.buffers()]
-        before = [b.clone() for b in statistics]
+        before = [b.clone() for b in self._statistics]
         hook = self.model.register_forward_pre_hook(self._remember)
         try:
             with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
                 super().run_step()
         except NonFiniteLoss:
             self.optimizer.zero_grad()
-            for buffer, old in zip(statistics, before):
+            for buffer, old in zip(self._statistics, before):
                 buffer.copy_(old)
             raise
         finally:

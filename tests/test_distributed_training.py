@@ -14,6 +14,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
+from detectron2.utils import comm
 from small_training import (
     CLASSES,
     OBJECTS,
@@ -27,6 +28,7 @@ from small_training import (
 from test_nonfinite import InfiniteImageTrainer
 from voc_folder import write_voc_folder
 
+from nrpn_d2 import launch as launch_module
 from nrpn_d2.launch import launch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -61,6 +63,7 @@ def results_of(trainer):
         "joint": [v for v, _ in history["nrpn/joint"].values()],
         "total_loss": [v for v, _ in history["total_loss"].values()] if "lr" in history else None,
         "skipped": trainer.skipped_nonfinite,
+        "local": (comm.get_local_rank(), comm.get_local_size()),
     }
 
 
@@ -204,6 +207,7 @@ def test_schedule_and_warmup_scale_with_the_processes(results):
     for rank in ranks:
         assert rank["cfg"] == [2, 6, (4,), 0.04] and rank["warmup"] == [2, 3]
         assert rank["joint"] == [0, 0, 0, 1, 1, 1]
+    assert [rank["local"] for rank in ranks] == [(0, 2), (1, 2)]
     assert_same_weights(ranks[0]["weights"], ranks[1]["weights"])
 
 
@@ -283,6 +287,16 @@ def test_more_processes_of_torchrun_than_gpus(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match=r"--nproc_per_node 2, but 0 usable GPU\(s\).*--num-gpus 0"):
         launch(None, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0))
+
+
+def test_on_the_cpu_no_process_sees_a_gpu(monkeypatch):
+    """With a GPU, Detectron2's launch would take NCCL."""
+    calls = []
+    monkeypatch.setattr(launch_module, "detectron2_launch", lambda *args, **_: calls.append(args))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    args = argparse.Namespace(num_gpus=0, num_machines=2, machine_rank=0, dist_url="tcp://a:1")
+    launch(print, args)
+    assert calls == [(print, 1)] and os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 if __name__ == "__main__":

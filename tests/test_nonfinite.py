@@ -46,16 +46,25 @@ class InfiniteImageTrainer(Trainer):
 
 
 class InfiniteBias(HookBase):
-    """Breaks the classifier of the detector before iteration 4."""
+    """Breaks one number in the model before iteration 4."""
+
+    def __init__(self, layer):
+        self.layer = layer
 
     def before_step(self):
         if self.trainer.iter == 4:
-            self.trainer.model.roi_heads.box_predictor.cls_score.bias.data[0] = math.inf
+            self.trainer.model.get_submodule(self.layer).bias.data[0] = math.inf
 
 
 class InfiniteBiasTrainer(Trainer):
+    LAYER = "roi_heads.box_predictor.cls_score"
+
     def build_hooks(self):
-        return [InfiniteBias(), *super().build_hooks()]
+        return [InfiniteBias(self.LAYER), *super().build_hooks()]
+
+
+class InfiniteDeltaTrainer(InfiniteBiasTrainer):
+    LAYER = "proposal_generator.rpn_head.anchor_deltas"
 
 
 def weights_after(output, iteration):
@@ -121,6 +130,13 @@ def test_one_loss_that_is_not_finite(tmp_path, monkeypatch, capsys):
         assert math.isnan(now) if name == "loss_cls" else then == now, name
     assert re.search(r"loss_cls +nan +nan +<- not finite\n", printed)
     assert printed.count("<-") == 1
+
+
+def test_predictions_that_are_not_finite_where_no_loss_is(tmp_path):
+    """The x of boxes from the smallest, widest anchor, which is positive for no object."""
+    message, _ = stop(training_cfg(write_images(tmp_path), tmp_path / "o"), InfiniteDeltaTrainer)
+    assert "Iteration 4: " in message and "Predicted boxes or scores" in message
+    assert "nan" not in message and " inf" not in message
 
 
 def test_replay_of_something_else(tmp_path, monkeypatch):
