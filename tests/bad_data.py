@@ -189,7 +189,6 @@ ROWS = {
         r"a\.xml: there is no such folder; correct the path"),
     "no DETECTRON2_DATASETS": (
         both(lambda run: run.patch.delenv("DETECTRON2_DATASETS", raising=False),
-             lambda run: run.patch.chdir(run.folder),
              option(DATASETS__TRAIN="('nrpn_voc_2007_val',)", MODEL__ROI_HEADS__NUM_CLASSES="20")),
         r"VOC2007: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"),
 }

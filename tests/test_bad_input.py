@@ -32,6 +32,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_registered", dict(catalog._registered))
     for registry in (DatasetCatalog, MetadataCatalog):
         monkeypatch.setattr(registry, "data", dict(registry.data))
+    monkeypatch.chdir(tmp_path)
     run = Run(tmp_path)
     run.patch, run.clean_up = monkeypatch, lambda: None
     yield run
