@@ -63,6 +63,7 @@ def results_of(trainer):
         "joint": [v for v, _ in history["nrpn/joint"].values()],
         "total_loss": [v for v, _ in history["total_loss"].values()] if "lr" in history else None,
         "skipped": trainer.skipped_nonfinite,
+        "random": np.random.rand(),  # of the last step: nothing else draws from numpy in it
         "local": (comm.get_local_rank(), comm.get_local_size()),
     }
 
@@ -207,6 +208,7 @@ def test_schedule_and_warmup_scale_with_the_processes(results):
     for rank in ranks:
         assert rank["cfg"] == [2, 6, (4,), 0.04] and rank["warmup"] == [2, 3]
         assert rank["joint"] == [0, 0, 0, 1, 1, 1]
+    assert ranks[0]["random"] != ranks[1]["random"]
     assert [rank["local"] for rank in ranks] == [(0, 2), (1, 2)]
     assert_same_weights(ranks[0]["weights"], ranks[1]["weights"])
 
