@@ -70,3 +70,18 @@ def test_what_is_no_run_is_refused(tmp_path):
         (tmp_path / "results.json").write_text(content)
         with pytest.raises(ValueError, match="results.json is not a results.json"):
             read_run(str(tmp_path))
+
+
+def test_results_stay_whole_when_the_disk_is_full(tmp_path, monkeypatch):
+    write_run(str(tmp_path), "data", {"bbox": {"AP": 1.0}}, {})
+    before = (tmp_path / "results.json").read_bytes()
+
+    def full(*args, **kwargs):
+        args[1].write("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match="No space left on device: .*results.json"):
+        write_run(str(tmp_path), "data", {"bbox": {"AP": 2.0}}, {})
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))

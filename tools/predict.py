@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nrpn_d2.inference import Predictor, class_names, load_config, load_model
+from nrpn_d2.saving import atomic_open
 
 
 def find_images(pattern):
@@ -131,7 +132,7 @@ def main():
         rgb = convert_image_to_rgb(image, cfg.INPUT.FORMAT)
         draw(rgb, boxes[shown], labels, output_path(args.output, name))
     os.makedirs(args.output, exist_ok=True)
-    with open(os.path.join(args.output, "results.json"), "w") as f:
+    with atomic_open(os.path.join(args.output, "results.json"), "w") as f:
         json.dump(results, f)
     done = len(paths) - len(unreadable)
     print(f"{len(results)} boxes in {done} of {len(paths)} images: {args.output}")

@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
+from ..saving import atomic_open
 from ..visualize import error_figure, precision_recall_figure, recall_figure, save_figure
 from .evaluator import together
 from .voc_ap import PrecisionRecall
@@ -61,10 +62,10 @@ def write_run(output_dir, dataset_name, results, curves):
     os.makedirs(output_dir, exist_ok=True)
     curves = {**curves, "precision_recall": _sampled(curves.get("precision_recall", {}))}
     run = {"dataset": dataset_name, "metrics": results, "curves": curves}
-    with open(os.path.join(output_dir, "results.json"), "w") as f:
+    with atomic_open(os.path.join(output_dir, "results.json"), "w") as f:
         json.dump(_plain(run), f, indent=1, allow_nan=False)
-    with open(os.path.join(output_dir, "results.csv"), "w", newline="") as f:
-        writer = csv.writer(f)
+    with atomic_open(os.path.join(output_dir, "results.csv"), "w") as f:
+        writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["task", "metric", "value"])
         for task, metrics in results.items():
             writer.writerows(

@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..safe_load import load_file
+from ..saving import atomic_open
 from .boxes import check_boxes
 from .ground_truth import load_ground_truth
 from .output import WritingEvaluators
@@ -50,7 +51,7 @@ def save_proposals(path, proposals):
             "objectness_logits": [found.logits for found in proposals.values()],
             "bbox_mode": BoxMode.XYXY_ABS.value,
         }
-        with open(path, "wb") as f:
+        with atomic_open(path, "wb") as f:
             pickle.dump(content, f)
         return
     as_probability = not are_ranks(proposals)
@@ -63,7 +64,7 @@ def save_proposals(path, proposals):
             {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}
             for box, score in zip(boxes.tolist(), scores.tolist())
         ]
-    with open(path, "w") as f:
+    with atomic_open(path, "w") as f:
         json.dump(results, f)
 
 
