@@ -1,4 +1,4 @@
-"""A training step in a file, to run it again: weights, batch, and what its random numbers depend on.
+"""A training step in a file, to run it again: weights, batch, seed.
 
 The file is a checkpoint, read without running code (``weights_only``).
 """
@@ -50,7 +50,9 @@ def _instances(plain: Dict[str, Any]) -> Instances:
     return Instances(fields.pop("image_size"), **fields)
 
 
-def save_step(cfg: CfgNode, model: nn.Module, name: str, batch: List[Dict[str, Any]], **step) -> str:
+def save_step(
+    cfg: CfgNode, model: nn.Module, name: str, batch: List[Dict[str, Any]], **step: Any
+) -> str:
     """Write ``name``.pth to the output folder.
 
     Args:

@@ -1,4 +1,4 @@
-"""Detectron2's trainer on VOC-layout data: resumed exactly, stopped by losses that are not finite."""
+"""The trainer: it resumes exactly, and stops or skips where losses are not finite."""
 import logging
 import os
 import weakref
@@ -80,8 +80,10 @@ class Trainer(DefaultTrainer):
             self._evaluate_if_due()
 
     def _evaluate_if_due(self) -> None:
-        """Repeat the evaluation of the checkpoint's iteration, which follows the checkpoint: the run
-        may have been killed before it ended."""
+        """Repeat the evaluation of the checkpoint's iteration.
+
+        It follows the checkpoint, and the run may have been killed before it ended.
+        """
         self.iter = self.storage.iter = self.start_iter - 1
         for hook in self._hooks:
             if isinstance(hook, (EvalHook, BestCheckpoint)):
@@ -99,7 +101,7 @@ class Trainer(DefaultTrainer):
         """Skip the batch, or save it; then stop. In all processes together.
 
         Raises:
-            NonFiniteLoss: with the iteration and, of each process at fault, losses, images and file.
+            NonFiniteLoss: with the iteration; of each process at fault, losses, images and file.
         """
         allowed = self.cfg.SOLVER.SKIP_NONFINITE
         skip = self.skipped_nonfinite < allowed
@@ -109,8 +111,8 @@ class Trainer(DefaultTrainer):
         if skip:
             self.skipped_nonfinite += 1
             self.storage.put_scalar("skipped_nonfinite", self.skipped_nonfinite)
-            count = f"Skipped, as number {self.skipped_nonfinite} of SOLVER.SKIP_NONFINITE {allowed}"
-            self._logger.warning("%s\n%s", message, count)
+            count = f"number {self.skipped_nonfinite} of SOLVER.SKIP_NONFINITE {allowed}"
+            self._logger.warning("%s\nSkipped, as %s", message, count)
             return
         raise NonFiniteLoss(
             f"{message}\nRun the step again with tools/replay_step.py FILE. "
@@ -125,7 +127,8 @@ class Trainer(DefaultTrainer):
         images = [str(x.get("file_name", x.get("image_id", "?"))) for x in loop.batch]
         parts = [f"{name} {value:.4g}" for name, value in loop.losses.items()]
         parts += [str(error)] if str(error) else []
-        broken = [n for n, p in self.checkpointer.model.named_parameters() if not p.isfinite().all()]
+        weights = self.checkpointer.model.named_parameters()
+        broken = [name for name, weight in weights if not weight.isfinite().all()]
         if broken:
             parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
         report = f"rank {rank}: {', '.join(parts)}; images: {', '.join(images)}"

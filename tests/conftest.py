@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,12 @@ def bccd_root():
     if not root.is_dir():
         pytest.skip(f"the dataset BCCD is not at {root}; set BCCD_ROOT to its folder")
     return str(root)
+
+
+@pytest.fixture(scope="session")
+def process_environment(tmp_path_factory):
+    """Of the processes that the tests start."""
+    ours = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONDONTWRITEBYTECODE": ""}
+    # Several processes import torch: the first compiles it for the others, where this is not done
+    ours["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **ours}

@@ -1,6 +1,7 @@
 """Training runs of a second: the real Trainer, a small model, made-up images."""
 import json
 import os
+import socket
 
 import numpy as np
 import torch
@@ -95,3 +96,9 @@ def losses(output):
     """Iteration -> line of metrics.json, where it has losses."""
     with open(os.path.join(output, "metrics.json")) as f:
         return {line["iteration"]: line for line in map(json.loads, f) if "total_loss" in line}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]

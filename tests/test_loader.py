@@ -167,7 +167,7 @@ def test_errors(tmp_path, monkeypatch):
     folder = write_images(tmp_path)
     cfg = training_cfg(folder, tmp_path, SOLVER__IMS_PER_BATCH=3)
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH is 3; .* multiple of their number, 2"):
+    with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH is 3; .* of their number, 2"):
         build_train_loader(cfg, draw)
     monkeypatch.undo()
     cfg = training_cfg(folder, tmp_path, DATALOADER__SAMPLER_TRAIN="Training")

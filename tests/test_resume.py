@@ -137,12 +137,12 @@ def main(folder, least_kills):
     print(json.dumps({"runs": runs, "kills": kills, "half_written": half_written}))
 
 
-def test_killed_at_any_moment(tmp_path):
+def test_killed_at_any_moment(tmp_path, process_environment):
     """In a process of its own, which forks without threads."""
     write_images(tmp_path)
     result = subprocess.run(
         [sys.executable, __file__, str(tmp_path), "10"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=process_environment,
         capture_output=True,
         text=True,
         timeout=240,
@@ -156,7 +156,7 @@ def test_killed_at_any_moment(tmp_path):
 
 @pytest.mark.parametrize("best, checkpoint", [(11, "model_0000011.pth"), (24, "model_final.pth")])
 def test_interrupted_in_the_evaluation(best, checkpoint, tmp_path, monkeypatch):
-    """The checkpoint is there, and its evaluation, the best one, is not; 24 is the one at the end."""
+    """The checkpoint is there, its evaluation, the best one, is not; 24 is the one at the end."""
     cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
     monkeypatch.setattr(BestInTheMiddle, "best", best)
     monkeypatch.setattr(BestInTheMiddle, "iterations", [])
