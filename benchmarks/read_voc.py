@@ -11,6 +11,7 @@ first    no cache: every file is read
 again    all is in the cache; every file is checked for a change
 changed  one XML in a hundred is new (made data only)
 
+"CPU s" are those of all processes together: divided by the cores, what an idle machine needs.
 Memory is the largest sum, over the process and those it starts, of the proportional set size
 (shared pages count once), sampled every 0.1 s; "at rest" is what the process held with the package
 imported (torch among it), before it read; "after" it held the records. The operating system has
@@ -95,10 +96,11 @@ def read(arguments, connection):
     """Runs in a process of its own; waits for a word before and after it reads."""
     connection.send(None)
     connection.recv()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     records = read_voc(*arguments)
-    seconds = time.perf_counter() - start
-    connection.send((seconds, len(records), sum(len(r["annotations"]) for r in records)))
+    seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
+    objects = sum(len(record["annotations"]) for record in records)
+    connection.send((len(records), objects, seconds, cpu_seconds))
     connection.recv()
 
 
@@ -114,12 +116,12 @@ def measure(name, arguments):
     ours.send(None)
     while not ours.poll(0.1):
         peak = max(peak, memory_of_tree(process.pid))
-    seconds, images, objects = ours.recv()
+    images, objects, seconds, cpu_seconds = ours.recv()
     after = memory_of_tree(process.pid)
     ours.send(None)
     process.join()
     memory = [value / 2**20 for value in (at_rest, peak, after)]
-    return [name, images, objects, seconds, images / seconds, *memory]
+    return [name, images, objects, seconds, cpu_seconds, images / seconds, *memory]
 
 
 def runs(root, split, classes, may_change):
@@ -156,8 +158,9 @@ def main():
             time.sleep(SETTLED)
         root = args.folder or os.path.join(made, "data")
         rows = list(runs(root, args.split, args.classes, may_change=not args.folder))
-    headers = ["run", "images", "objects", "seconds", "images/s", "MiB at rest", "peak", "after"]
-    print(tabulate(rows, headers, intfmt=",", floatfmt=("", "", "", ".1f") + (".0f",) * 4))
+    headers = ["run", "images", "objects", "seconds", "CPU s", "images/s"]
+    headers += ["MiB at rest", "peak", "after"]
+    print(tabulate(rows, headers, intfmt=",", floatfmt=("", "", "", ".1f", ".1f") + (".0f",) * 4))
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 
