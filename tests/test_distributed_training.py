@@ -61,6 +61,14 @@ def objects_on_one_rank(folder, output):
     return results_of(train(training_cfg(f"{folder}/two", output, **ALL_ANCHORS)))
 
 
+def focal(folder, output):
+    """The same with a loss that is divided by the number of positives."""
+    options = {"OBJECTNESS_LOSS__NAME": "QualityFocal", "NEGATIVE_SAMPLER__NAME": "All"}
+    options = {f"MODEL__RPN__{key}": value for key, value in options.items()}
+    trainer = train(training_cfg(f"{folder}/two", output, **{**ALL_ANCHORS, **options}))
+    return {"weights": trainer.checkpointer.model.state_dict()}
+
+
 def scaled(folder, output):
     trainer = train(training_cfg(folder, output, **SCALED))
     solver = trainer.cfg.SOLVER
@@ -90,7 +98,7 @@ def nonfinite_skipped(folder, output):
     return results_of(train(training_cfg(folder, output, **SKIP), trainer=InfiniteImageTrainer))
 
 
-CASES = [objects_on_one_rank, scaled, resumed, nonfinite, nonfinite_skipped]
+CASES = [objects_on_one_rank, focal, scaled, resumed, nonfinite, nonfinite_skipped]
 
 
 def run_case(case, folder, world_size):
@@ -124,7 +132,8 @@ def run_case(case, folder, world_size):
 def main(folder):
     for case in CASES:
         run_case(case, folder, world_size=2)
-    run_case(objects_on_one_rank, folder, world_size=1)
+    for case in (objects_on_one_rank, focal):
+        run_case(case, folder, world_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +181,15 @@ def test_two_processes_equal_one_with_the_same_batch(results):
     (alone,) = results(objects_on_one_rank, world_size=1)
     assert len(main["total_loss"]) == 6 and main["total_loss"][0] > main["total_loss"][2]
     assert main["total_loss"] == pytest.approx(alone["total_loss"], rel=1e-5)
+    for name, value in main["weights"].items():
+        torch.testing.assert_close(value, alone["weights"][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_positives_are_those_of_all_processes(results):
+    """A focal loss is divided by their number; here all are on one rank."""
+    main, other = results(focal)
+    (alone,) = results(focal, world_size=1)
+    assert_same_weights(main["weights"], other["weights"])
     for name, value in main["weights"].items():
         torch.testing.assert_close(value, alone["weights"][name], rtol=1e-4, atol=1e-6, msg=name)
 
