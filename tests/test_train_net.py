@@ -29,9 +29,9 @@ def own_folder(tmp_path):
     images = [{"id": f"im{i}", "size": (96, 64), "objects": OBJECTS} for i in range(3)]
     images.append({"id": "background", "size": (96, 64), "objects": []})
     root = write_voc_folder(tmp_path / "folder", images)
-    data = ["DATASETS.VOC_NAME", "own", "DATASETS.VOC_ROOT", root]
+    data = ["DATASETS.VOC_NAME", "ours", "DATASETS.VOC_ROOT", root]
     data += ["DATASETS.VOC_CLASSES", "['disk', 'square', 'triangle']"]
-    return data + ["DATASETS.TRAIN", "('own_train',)", "DATASETS.TEST", "('own_test',)"]
+    return data + ["DATASETS.TRAIN", "('ours_train',)", "DATASETS.TEST", "('ours_test',)"]
 
 
 def run(config, output_dir, *arguments):
