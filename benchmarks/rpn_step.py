@@ -135,7 +135,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
     args = parser.parse_args()
-    steps = {name: Step(name, tuple(args.size)) for name in ("Detectron2", "Random", "OHEM", "NRPN")}
+    names = ("Detectron2", "Random", "OHEM", "NRPN")
+    steps = {name: Step(name, tuple(args.size)) for name in names}
     rng = np.random.default_rng(0)
     seconds = {name: np.empty((args.rounds, 2)) for name in steps}
     with EventStorage():
@@ -152,8 +153,10 @@ def main():
             for part in (0, 1):
                 row += [quartiles[1, part], "{:.2f} to {:.2f}".format(*quartiles[::2, part])]
             rows.append(row + ([step.synchronisations()] if DEVICE == "cuda" else []))
-    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{sum(map(len, step.anchors))} anchors, {args.rounds} rounds, {device}, torch {torch.__version__}")
+    on_gpu = DEVICE == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
+    anchors = sum(map(len, step.anchors))
+    print(f"{anchors} anchors, {args.rounds} rounds, {device}, torch {torch.__version__}")
     headers = ["", "ms", "ratio forward", "half of rounds", "ratio both passes", "half of rounds"]
     print(tabulate(rows, headers + ["synchronisations"], floatfmt=("", ".0f", ".2f", "", ".2f", "")))
 

@@ -129,8 +129,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         every = overlaps(self._all_budgets, in_range[[self._every]])[:, 0]
         self.curves = {"recall": self._curves(every, most_proposals)}
         logger.info(
-            f"Recall (%) of proposals on {self.ground_truth.dataset_name}, {len(self._objects)} objects in "
-            f"{len(self.ground_truth.image_index)} images:\n"
+            f"Recall (%) of proposals on {self.ground_truth.dataset_name}, "
+            f"{len(self._objects)} objects in {len(self.ground_truth.image_index)} images:\n"
             + recall_table(results, self._budgets, self._size_ranges, self._thresholds)
         )
         return OrderedDict(box_proposals=results)
