@@ -2,7 +2,7 @@
 """A whole training step with an nRPN, relative to Detectron2's RPN: time and memory.
 
     python benchmarks/train_step.py                      # VGG-16 and R50-FPN; small images on a CPU
-    python benchmarks/train_step.py --amp                # the same under mixed precision
+    python benchmarks/train_step.py --amp                # mixed precision; R50-FPN only on a CPU
     python benchmarks/train_step.py --models R50-FPN --size 480 640 --images 4 --rounds 20
 
 Forward and backward pass and SGD, of the detectors in configs/voc_nrpn_*.yaml with random weights:
@@ -166,6 +166,8 @@ def main():
     args = parser.parse_args()
     if "stock" not in args.variants:
         parser.error("--variants needs stock, to which the others are compared")
+    if args.amp and not ON_GPU and "VGG-16" in args.models:
+        parser.error("--amp on a CPU: torchvision's RoIPool, of VGG-16, cannot; --models R50-FPN")
     device = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} CPU threads"
     print(
         f"{args.images} images of {args.size[0]} x {args.size[1]}, {args.rounds} rounds, "
