@@ -15,7 +15,8 @@ NRPN        ours with mining: false positives, the nRPN's mini-batch and loss, i
 
 They run in turn in one process, forward and backward; the order changes from round to round. The
 ratio is the median over rounds, of pairs timed next to each other, with the interval that holds
-half of the rounds. On a GPU, host synchronisations of a step are counted, too.
+half of the rounds. "waits" is how often a step waits for a GPU: as CUDA reports it or, on a CPU, as
+host_syncs.py counts the operations that would.
 """
 import argparse
 import time
@@ -31,6 +32,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import nn
 
+from host_syncs import counted_syncs
 from nrpn_d2 import add_nrpn_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,6 +117,10 @@ class Step:
 
     def synchronisations(self):
         """How often the host waits for the GPU in a forward and a backward pass."""
+        if DEVICE == "cpu":
+            with counted_syncs() as counts:
+                sum(self.forward().values()).backward()
+            return sum(counts.values())
         torch.cuda.set_sync_debug_mode("warn")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -152,13 +158,13 @@ def main():
             row = [name, 1000 * np.median(seconds[name][:, 1])]
             for part in (0, 1):
                 row += [quartiles[1, part], "{:.2f} to {:.2f}".format(*quartiles[::2, part])]
-            rows.append(row + ([step.synchronisations()] if DEVICE == "cuda" else []))
+            rows.append([*row, step.synchronisations()])
     on_gpu = DEVICE == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
     anchors = sum(map(len, step.anchors))
     print(f"{anchors} anchors, {args.rounds} rounds, {device}, torch {torch.__version__}")
     headers = ["", "ms", "ratio forward", "half of rounds", "ratio both passes", "half of rounds"]
-    print(tabulate(rows, headers + ["synchronisations"], floatfmt=("", ".0f", ".2f", "", ".2f", "")))
+    print(tabulate(rows, [*headers, "waits"], floatfmt=("", ".0f", ".2f", "", ".2f", "")))
 
 
 if __name__ == "__main__":
