@@ -13,6 +13,7 @@ ratio to stock is the median over rounds, of pairs timed next to each other, wit
 holds half of the rounds. Memory is the peak while a model runs, over what it holds at rest.
 """
 import argparse
+import functools
 import time
 
 import numpy as np
@@ -74,17 +75,18 @@ def timed(model, inputs):
     return time.perf_counter() - start
 
 
-def peak_memory(model, inputs):
-    """Bytes that a forward pass allocates beyond the model itself, at its peak."""
-    if model.device.type == "cuda":
+def peak_memory(run):
+    """Bytes that ``run()`` allocates at its peak, beyond what was allocated before."""
+    if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        timed(model, inputs)
+        run()
+        torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        timed(model, inputs)
+        run()
     events = profile.profiler.kineto_results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     return int(np.cumsum([size for _, size in sorted(changes)]).max())
@@ -130,7 +132,7 @@ def main():
             1000 * np.median(seconds[name]),
             quartiles[1],
             f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
-            peak_memory(model, inputs) / 2**20,
+            peak_memory(functools.partial(timed, model, inputs)) / 2**20,
             sum(p.numel() for p in model.parameters()),
             sum(value.numel() for value in stock_weights(model).values()),
         ])

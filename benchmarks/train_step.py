@@ -32,6 +32,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
+from inference import peak_memory
 from nrpn_d2 import add_nrpn_config
 
 ON_GPU = torch.cuda.is_available()
@@ -111,21 +112,6 @@ class Step:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def peak_memory(self):
-        """Bytes."""
-        self.optimizer.zero_grad()
-        if ON_GPU:
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            self.seconds()
-            return torch.cuda.max_memory_allocated() - before
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-            self()
-        events = profile.profiler.kineto_results.events()
-        changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-        return int(np.cumsum([size for _, size in sorted(changes)]).max())
-
 
 def compare(model, variants, batch, args):
     """Print a table of one detector."""
@@ -138,7 +124,10 @@ def compare(model, variants, batch, args):
         for i in range(args.rounds):
             for variant in rng.permutation(list(steps)):
                 seconds[variant][i] = steps[variant].seconds()
-        memory = {variant: step.peak_memory() for variant, step in steps.items()}
+        memory = {}
+        for variant, step in steps.items():
+            step.optimizer.zero_grad()
+            memory[variant] = peak_memory(step)
     rows = []
     for variant, of_variant in seconds.items():
         low, ratio, high = np.percentile(of_variant / seconds["stock"], [25, 50, 75])

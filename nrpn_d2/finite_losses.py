@@ -97,12 +97,14 @@ class FiniteLosses:
         in_any = at_fault.clone()
         if comm.get_world_size() > 1:
             dist.all_reduce(in_any, op=dist.ReduceOp.MAX)
-        at_fault, in_any = torch.stack([at_fault, in_any]).tolist()
+        # The only wait for a GPU: Detectron2 gets the losses as they are on the host
+        on_host = torch.cat([losses, torch.stack([at_fault, in_any])]).cpu()
+        losses, (at_fault, in_any) = on_host[:-2], on_host[-2:].tolist()
         if in_any:
             self.at_fault = bool(at_fault)
             self.losses = dict(zip(loss_dict, losses.tolist()))
             raise NonFiniteLoss("; ".join(str(e) for e in self._prediction_errors))
-        super()._write_metrics(loss_dict, *args, **kwargs)
+        super()._write_metrics(dict(zip(loss_dict, losses)), *args, **kwargs)
 
 
 class FiniteTrainer(FiniteLosses, SimpleTrainer):
