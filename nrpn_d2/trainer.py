@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -77,16 +77,19 @@ class Trainer(DefaultTrainer):
     def before_train(self):
         super().before_train()
         if self.start_iter > 0:
-            self._evaluate_if_due()
+            self._repeat_what_follows_a_checkpoint()
 
-    def _evaluate_if_due(self) -> None:
-        """Repeat the evaluation of the checkpoint's iteration.
+    def _repeat_what_follows_a_checkpoint(self) -> None:
+        """The evaluation and, after the last iteration, model_final.
 
-        It follows the checkpoint, and the run may have been killed before it ended.
+        Both come after the numbered checkpoint, and the run may have been killed before they ended.
         """
         self.iter = self.storage.iter = self.start_iter - 1
+        last = os.path.basename(self.checkpointer.get_checkpoint_file())
+        lacks_final = self.start_iter == self.max_iter and last != "model_final.pth"
         for hook in self._hooks:
-            if isinstance(hook, (EvalHook, BestCheckpoint)):
+            final = isinstance(hook, PeriodicCheckpointer) and lacks_final
+            if final or isinstance(hook, (EvalHook, BestCheckpoint)):
                 hook.after_step()
 
     def run_step(self):

@@ -172,6 +172,31 @@ def test_interrupted_in_the_evaluation(best, checkpoint, tmp_path, monkeypatch):
     assert BestInTheMiddle.iterations == sorted([*once, best])
 
 
+def test_interrupted_before_the_final_checkpoint(tmp_path, monkeypatch):
+    """All iterations are done, and there is no model_final."""
+    folder = write_images(tmp_path)
+    cfg = training_cfg(folder, tmp_path / "out", **SCHEDULE)
+    write = NRPNCheckpointer.write
+
+    def interrupted(self, name, **kwargs):
+        if name == "model_final":
+            raise KeyboardInterrupt
+        write(self, name, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(NRPNCheckpointer, "write", interrupted)
+        train(cfg, trainer=QuickTrainer)
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_0000023.pth"
+    train(cfg, trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **SCHEDULE), trainer=QuickTrainer)
+    assert_same_run(tmp_path / "out", tmp_path / "undisturbed")
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_final.pth"
+
+    written = os.stat(tmp_path / "out/model_final.pth").st_mtime_ns
+    train(cfg, trainer=QuickTrainer)
+    assert os.stat(tmp_path / "out/model_final.pth").st_mtime_ns == written
+
+
 def stop_after(cfg, iterations):
     trainer = Trainer(cfg)
     trainer.max_iter = iterations
