@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRP
     "MODEL__NRPN__WARMUP_ITERS": 9,
     "MODEL__VGG__NORM": "BN",
 }
+
+SHORT = {**SCHEDULE, "SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINTS_TO_KEEP": 1, "TEST__EVAL_PERIOD": 4}
 
 
 class BestInTheMiddle(DatasetEvaluator):
@@ -68,7 +71,7 @@ def assert_same_run(output, undisturbed):
         assert_same_state(one, other, name)
 
 
-def train_in_fork(folder, output, kill):
+def train_in_fork(folder, output, kill, schedule=SCHEDULE, before=lambda: None):
     """Resume in a process of its own; ``kill(pid)`` may kill it. Returns whether it ended."""
     pid = os.fork()
     if pid == 0:
@@ -77,7 +80,8 @@ def train_in_fork(folder, output, kill):
             log = os.open(f"{output}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            train(training_cfg(folder, output, **SCHEDULE), trainer=QuickTrainer)
+            before()
+            train(training_cfg(folder, output, **schedule), trainer=QuickTrainer)
             code = 0
         finally:
             os._exit(code)
@@ -114,17 +118,45 @@ def kill_while_writing(output, count):
     return kill
 
 
-def main(folder, least_kills):
-    """Kill runs until there were enough kills; print what happened as JSON."""
+def kill_before_operation(number):
+    """Kill this process before its ``number``-th operation that changes a folder or a disk."""
+    left = iter(range(number))
+    for name in ("fsync", "replace", "remove"):
+        operation = getattr(os, name)
+
+        def killing(*args, operation=operation):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*args)
+
+        setattr(os, name, killing)
+
+
+def kill_before_each_operation(folder):
+    """Kill a short run before each of its file operations in turn; print the runs as JSON."""
+    train_in_fork(folder, f"{folder}/undisturbed", leave_alone, SHORT)
+    runs, done = [], False
+    while not done:
+        output = f"{folder}/run{len(runs)}"
+        before = partial(kill_before_operation, len(runs))
+        done = train_in_fork(folder, output, leave_alone, SHORT, before)
+        if not done:
+            train_in_fork(folder, output, leave_alone, SHORT)
+            runs.append(output)
+    print(json.dumps(runs))
+
+
+def kill_at_any_moment(folder):
+    """Kill runs 10 times or more, 3 times in a half-written file; print the runs as JSON."""
     rng = random.Random(0)
     train_in_fork(folder, f"{folder}/undisturbed", leave_alone)
     runs, half_written, kills = [], 0, 0
-    while kills < least_kills:
+    while kills < 10 or half_written < 3:
         output = f"{folder}/run{len(runs)}"
         runs.append(output)
         done = False
         while not done:
-            if kills >= least_kills:
+            if kills >= 10 and half_written >= 3:
                 kill = leave_alone
             elif kills % 2:
                 kill = kill_after(rng.uniform(0.1, 1.0))
@@ -134,24 +166,29 @@ def main(folder, least_kills):
             kills += not done
             if not done and os.path.isdir(output):
                 half_written += any(name.endswith(".tmp") for name in os.listdir(output))
-    print(json.dumps({"runs": runs, "kills": kills, "half_written": half_written}))
+    print(json.dumps(runs))
+
+
+def assert_kills_change_nothing(kill, folder, environment):
+    """In a process of its own, which forks without threads. Returns the number of runs."""
+    write_images(folder)
+    command = [sys.executable, __file__, kill.__name__, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=360)
+    assert result.returncode == 0, result.stderr[-3000:]
+    runs = json.loads(result.stdout.splitlines()[-1])
+    for run in runs:
+        assert_same_run(run, folder / "undisturbed")
+    return len(runs)
 
 
 def test_killed_at_any_moment(tmp_path, process_environment):
-    """In a process of its own, which forks without threads."""
-    write_images(tmp_path)
-    result = subprocess.run(
-        [sys.executable, __file__, str(tmp_path), "10"],
-        env=process_environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    report = json.loads(result.stdout.splitlines()[-1])
-    assert report["kills"] >= 10 and report["half_written"] >= 3
-    for run in report["runs"]:
-        assert_same_run(run, tmp_path / "undisturbed")
+    assert_kills_change_nothing(kill_at_any_moment, tmp_path, process_environment)
+
+
+def test_killed_before_each_file_operation(tmp_path, process_environment):
+    runs = assert_kills_change_nothing(kill_before_each_operation, tmp_path, process_environment)
+    # 4 checkpoints and the file that names the last one; 2 best checkpoints; two operations each
+    assert runs >= 4 * 4 + 2 * 2
 
 
 @pytest.mark.parametrize("best, checkpoint", [(11, "model_0000011.pth"), (24, "model_final.pth")])
@@ -247,4 +284,4 @@ def test_resuming_tidies_up(tmp_path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    globals()[sys.argv[1]](sys.argv[2])
