@@ -4,6 +4,7 @@ from typing import Any, Callable, Dict, Iterable, Tuple
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import Registry
 
 
 def add_nrpn_config(cfg: CN) -> None:
@@ -88,7 +89,7 @@ def add_nrpn_config(cfg: CN) -> None:
     # ---- Training: how many batches whose losses are not finite a run may skip before it stops
     cfg.SOLVER.SKIP_NONFINITE = 0
     # Only algorithms that give the same result every time, also on a GPU: slower, and operations
-    # without one (such as RoIPool's gradient on a GPU) raise an error
+    # without one raise an error. On a GPU it needs ROI_BOX_HEAD.POOLER_TYPE "ROIAlignV2"
     cfg.SOLVER.DETERMINISTIC = False
 
     # ---- Evaluation: number of proposals per image, and IoU thresholds of the recall
@@ -215,6 +216,16 @@ def check_features(cfg: CN, input_shape: Dict[str, ShapeSpec]) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         keys.append("MODEL.ROI_HEADS.IN_FEATURES")
     _check(cfg, [(keys, lambda v: len(v) and set(v) <= set(input_shape), there)])
+
+
+def check_registered(cfg: CN, key: str, registry: Registry) -> None:
+    """Check that the value of ``key`` is a name in ``registry``.
+
+    Raises:
+        ValueError: naming the key, its value and the names that there are.
+    """
+    names = ", ".join(repr(name) for name, _ in registry)
+    _check(cfg, [((key,), registry.__contains__, f"one of {names}, or registered by you")])
 
 
 _Rule = Tuple[Iterable[str], Callable[[Any], bool], str]  # keys, what holds for values, in words

@@ -25,7 +25,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
 from .checkpoint import hide_from_name_matching
-from .config import check_features, check_nrpn_config
+from .config import check_features, check_nrpn_config, check_registered
 from .events import log_exchange
 from .labels import label_anchors
 from .losses import OBJECTNESS_LOSS_REGISTRY, bce
@@ -99,6 +99,8 @@ class HardNegativeRPN(RPN):
     def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
         check_nrpn_config(cfg)
         check_features(cfg, input_shape)
+        check_registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)
+        check_registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)
         loss, sampler = cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME, cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME
         ret = super().from_config(cfg, input_shape)
         ret["objectness_loss"] = OBJECTNESS_LOSS_REGISTRY.get(loss)(cfg)

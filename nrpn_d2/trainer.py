@@ -41,7 +41,7 @@ class Trainer(DefaultTrainer):
         world_size = comm.get_world_size()
         cfg = DefaultTrainer.auto_scale_workers(scale_nrpn_warmup(cfg, world_size), world_size)
         if cfg.SOLVER.DETERMINISTIC:
-            use_deterministic_algorithms()
+            use_deterministic_algorithms(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.skipped_nonfinite = 0
         self._logger = logging.getLogger(__name__)
@@ -68,7 +68,15 @@ class Trainer(DefaultTrainer):
 
         Only a ``TrainLoader`` goes on where the checkpoint was written; a loader of another kind,
         from a subclass, starts anew.
+
+        Raises:
+            ValueError: the checkpoint is from after the last iteration.
         """
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"{self.checkpointer.get_checkpoint_file()} is of iteration {self.start_iter}, "
+                f"after SOLVER.MAX_ITER {self.max_iter}; make that larger, or take --eval-only"
+            )
         if isinstance(self.data_loader, TrainLoader):
             self.data_loader.start_at(self.start_iter, self.seed)
         super().train()
@@ -198,8 +206,19 @@ def scale_nrpn_warmup(cfg: CfgNode, world_size: int) -> CfgNode:
     return cfg
 
 
-def use_deterministic_algorithms() -> None:
-    """Only algorithms that give the same result every time; an operation without one raises."""
+def use_deterministic_algorithms(cfg: CfgNode) -> None:
+    """Only algorithms that give the same result every time; an operation without one raises.
+
+    Raises:
+        ValueError: for RoIPool on a GPU, whose gradient in torchvision is not deterministic.
+    """
+    model = cfg.MODEL
+    pools = model.META_ARCHITECTURE != "ProposalNetwork" and model.DEVICE != "cpu"
+    if pools and model.ROI_BOX_HEAD.POOLER_TYPE == "ROIPool":
+        raise ValueError(
+            "SOLVER.DETERMINISTIC is True, and MODEL.ROI_BOX_HEAD.POOLER_TYPE 'ROIPool' has no "
+            f"deterministic gradient on {model.DEVICE!r}; set it to 'ROIAlignV2'"
+        )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

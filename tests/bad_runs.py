@@ -24,7 +24,7 @@ def resumed(**options):
     def change(run):
         run.train()
         run.flags.append("--resume")
-        option(SOLVER__MAX_ITER="2", **options)(run)
+        option(**{"SOLVER__MAX_ITER": "2", **options})(run)
 
     return change
 
@@ -128,9 +128,9 @@ ROWS = {
     "unset variable": (
         option(DATASETS__VOC_ROOT="$NO_SUCH/x"), r"\$NO_SUCH/x: an environment variable .*; set i"),
     "no such sampler": (
-        option(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Randm"), r"'Randm' found in 'NEGATIVE_SAMPLER'"),
+        option(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Randm"), r"NAME is 'Randm'; .*'Random'"),
     "no such loss": (
-        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Hinge"), r"'Hinge' found in 'OBJECTNESS_LOSS'"),
+        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Hinge"), r"NAME is 'Hinge'; .* one of 'BCE', "),
     "focal loss on a sample": (
         option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Focal"), r"OBJECTNESS_LOSS\.NAME 'Focal' does n"),
     "no such backbone": (
@@ -186,6 +186,9 @@ ROWS = {
     "resumed without the nRPN": (
         resumed(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Random"),
         r"model_final\.pth was written by a run of another model(?s:.*)negative_rpn.*not in the m"),
+    "resumed after its end": (
+        both(option(SOLVER__MAX_ITER="2"), resumed(SOLVER__MAX_ITER="1")),
+        r"model_final\.pth is of iteration 2, after SOLVER\.MAX_ITER 1; make that large"),
     "truncated checkpoint": (
         checkpoint_file(lambda path: os.truncate(path, 1000)), r"model_final\.pth cannot be read:"),
     "checkpoint without optimizer": (

@@ -65,7 +65,7 @@ def test_building_checks_the_values_and_names():
         small_cfg(MODEL__NRPN__FP_SCOER=0.5)
     with pytest.raises(ValueError, match="FP_SCORE"):
         build_model(small_cfg(MODEL__NRPN__FP_SCORE=7.0))
-    with pytest.raises(KeyError, match="Overlpa"):
+    with pytest.raises(ValueError, match="NAME is 'Overlpa'; .* 'BCE', 'Overlap'"):
         build_model(small_cfg(MODEL__RPN__OBJECTNESS_LOSS__NAME="Overlpa"))
 
 

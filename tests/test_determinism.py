@@ -14,6 +14,7 @@ from small_training import (
 )
 
 from nrpn_d2.seeding import seed_all
+from nrpn_d2.trainer import use_deterministic_algorithms
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +77,22 @@ def test_deterministic_algorithms(once, deterministic, tmp_path, monkeypatch):
     assert_same_state(final_state(tmp_path), expected)
 
 
+def test_deterministic_algorithms_that_do_not_exist(tmp_path, deterministic, monkeypatch):
+    """RoIPool's gradient has none on a GPU: an error before the model is built."""
+    options = {"MODEL__ROI_BOX_HEAD__POOLER_TYPE": "ROIPool", "SOLVER__DETERMINISTIC": True}
+    folder = write_images(tmp_path)
+    with pytest.raises(ValueError, match="POOLER_TYPE 'ROIPool' has no .*set it to 'ROIAlignV2'"):
+        Trainer(training_cfg(folder, tmp_path / "out", MODEL__DEVICE="cuda", **options))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    proposals = {**options, "MODEL__META_ARCHITECTURE": "ProposalNetwork"}
+    Trainer(training_cfg(folder, tmp_path / "out", MODEL__DEVICE="cpu", **options))
+    cfg = training_cfg(folder, tmp_path / "out", MODEL__DEVICE="cuda", **proposals)
+    use_deterministic_algorithms(cfg)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", [False, True])
 def test_same_weights_on_a_gpu(deterministic, tmp_path, amp):
-    """RoIPool's gradient has no deterministic algorithm on a GPU, RoIAlign's has one."""
     folder = write_images(tmp_path / "data")
     for output in ("one", "other"):
         train(training_cfg(
