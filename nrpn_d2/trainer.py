@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -18,6 +18,7 @@ from .data.loader import TrainLoader, build_train_loader
 from .evaluation import build_evaluators, with_budgets
 from .events import ExchangePrinter
 from .finite_losses import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
+from .precise_bn import RepeatablePreciseBN
 from .replay import save_step
 from .saving import BestCheckpoint, best_metric
 from .seeding import seed_all
@@ -181,6 +182,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self):
         hooks = super().build_hooks()
+        hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
         if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
         return hooks

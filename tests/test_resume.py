@@ -234,11 +234,33 @@ def test_interrupted_before_the_final_checkpoint(tmp_path, monkeypatch):
     assert os.stat(tmp_path / "out/model_final.pth").st_mtime_ns == written
 
 
-def stop_after(cfg, iterations):
-    trainer = Trainer(cfg)
+def stop_after(cfg, iterations, trainer=Trainer):
+    trainer = trainer(cfg)
     trainer.max_iter = iterations
     trainer.train()
     return trainer
+
+
+def test_precise_batch_norm(tmp_path):
+    """Its batches are the same after a resume, and both networks get statistics from them."""
+    folder = write_images(tmp_path)
+    options = {
+        "SEED": 5,
+        "MODEL__VGG__NORM": "BN",
+        "TEST__EVAL_PERIOD": 2,
+        "TEST__PRECISE_BN__ENABLED": True,
+        "TEST__PRECISE_BN__NUM_ITER": 3,
+        "DATASETS__TEST": ("small_test",),
+        "SOLVER__BEST_METRIC": "all/score",
+    }
+    stop_after(training_cfg(folder, tmp_path / "out", **options), 4, QuickTrainer)
+    train(training_cfg(folder, tmp_path / "out", **options), trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **options), trainer=QuickTrainer)
+    assert_same_state(final_state(tmp_path / "out"), final_state(tmp_path / "undisturbed"))
+    weights = final_state(tmp_path / "out")["model"]
+    variances = [name for name in weights if "running_var" in name]
+    assert len(variances) == 2 * sum(name.startswith("backbone.") for name in variances) > 0
+    assert all((weights[name] > 0).any() for name in variances)
 
 
 def test_a_drawn_seed_is_that_of_the_whole_run(tmp_path):
