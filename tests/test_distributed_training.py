@@ -107,7 +107,7 @@ def run_case(case, folder, world_size):
     os.makedirs(output)
     for rank in range(world_size):
         if os.fork() == 0:
-            signal.alarm(60)  # ends a process that hangs
+            signal.alarm(120)  # ends a process that hangs
             torchrun = {
                 "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost", "MASTER_PORT": port,
                 "RANK": rank, "LOCAL_RANK": rank,
@@ -148,7 +148,7 @@ def results(tmp_path_factory, process_environment):
         {"id": "blank", "pixels": np.full_like(pixels, 128), "objects": [], "suffix": ".png"},
     ])
     done = subprocess.run(
-        [sys.executable, __file__, str(folder)], env=process_environment, timeout=240,
+        [sys.executable, __file__, str(folder)], env=process_environment, timeout=600,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     assert done.returncode == 0, done.stdout[-5000:]

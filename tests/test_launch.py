@@ -47,7 +47,7 @@ def train_net(process_environment, tmp_path):
 
 def ended(*processes):
     for process in processes:
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=300)[0]
         assert process.returncode == 0, printed[-5000:]
 
 
