@@ -31,8 +31,9 @@ class BudgetedModel(nn.Module):
 
     A budget of K gives what the model gives with ``MODEL.RPN.POST_NMS_TOPK_TEST: K``: the RPN sorts
     its proposals, so the K best are the first K of more, and the box head looks at each on its own.
-    Only score threshold, NMS and top-k of the detections are done again. In evaluation,
-    ``forward`` gives for each image:
+    Only score threshold, NMS and top-k of the detections are done again; ROI heads without a single
+    box predictor (a cascade) are run again, on the same features. In evaluation, ``forward`` gives
+    for each image:
 
     * "proposals": the proposals of the largest budget, best first, in the original image's pixels;
     * "instances": the detections of the largest budget (GeneralizedRCNN only);
@@ -45,19 +46,12 @@ class BudgetedModel(nn.Module):
 
         Raises:
             ValueError: for a budget below 1.
-            TypeError: for a model whose detections do not come from one box predictor (a cascade).
+            TypeError: for another model.
         """
         super().__init__()
         if not budgets or min(budgets) < 1:
             raise ValueError(f"budgets must be positive numbers of proposals, got {list(budgets)}")
-        is_detector = isinstance(model, GeneralizedRCNN)
-        predictor = getattr(model.roi_heads, "box_predictor", None) if is_detector else None
-        if is_detector and not isinstance(predictor, FastRCNNOutputLayers):
-            raise TypeError(
-                f"budgets need ROI heads with one FastRCNNOutputLayers as box_predictor; "
-                f"{type(model.roi_heads).__name__} has {type(predictor).__name__}"
-            )
-        if not is_detector and not isinstance(model, ProposalNetwork):
+        if not isinstance(model, (GeneralizedRCNN, ProposalNetwork)):
             raise TypeError(
                 f"budgets need a GeneralizedRCNN or ProposalNetwork, got {type(model).__name__}"
             )
@@ -77,35 +71,37 @@ class BudgetedModel(nn.Module):
         if self.model.proposal_generator is None:  # precomputed: best first in Detectron2's loader
             most = self.budgets[-1]
             batched_inputs = [{**x, "proposals": x["proposals"][:most]} for x in batched_inputs]
-        seen = {}
-        with _last_output(self.model.roi_heads.box_predictor, seen, "predictions"):
-            with _last_output(self.model.proposal_generator, seen, "proposals"):
-                outputs = self.model(batched_inputs)
-        if self.model.proposal_generator is None:
-            proposals = [x["proposals"].to(self.model.device) for x in batched_inputs]
-        else:
-            proposals, _ = seen["proposals"]
+        heads, seen = self.model.roi_heads, {}
+        predictor = getattr(heads, "box_predictor", None)
+        predictor = predictor if isinstance(predictor, FastRCNNOutputLayers) else None
+        with _last_call(heads, seen, "heads"), _last_call(predictor, seen, "predictor"):
+            outputs = self.model(batched_inputs)
+        (images, features, proposals, *_), _ = seen["heads"]
+
+        def detect(best):
+            if predictor is None:
+                return heads(images, features, best)[0]
+            return predictor.inference(_of_best(best, seen["predictor"][1], proposals), best)[0]
 
         for output, image, found in zip(outputs, batched_inputs, proposals):
             output["proposals"] = _in_original_pixels(found, image)
             output["instances_at"] = {}
         for budget in self.budgets[:-1]:
-            detections = self._detect_from_best(budget, seen["predictions"], proposals)
+            detections = detect([found[:budget] for found in proposals])
             for output, image, found in zip(outputs, batched_inputs, detections):
                 output["instances_at"][budget] = _in_original_pixels(found, image)
         for output in outputs:
             output["instances_at"][self.budgets[-1]] = output["instances"]
         return outputs
 
-    def _detect_from_best(self, budget, predictions, proposals):
-        """The detections, per image, from the first ``budget`` proposals of each image."""
-        counts = [len(found) for found in proposals]
-        best = tuple(
-            torch.cat([of_image[:budget] for of_image in prediction.split(counts)])
-            for prediction in predictions
-        )
-        predictor = self.model.roi_heads.box_predictor
-        return predictor.inference(best, [found[:budget] for found in proposals])[0]
+
+def _of_best(best, predictions, proposals):
+    """Of the box predictor's tensors (all proposals, ...), the rows of each image's ``best``."""
+    counts = [len(found) for found in proposals]
+    return tuple(
+        torch.cat([rows[: len(kept)] for rows, kept in zip(prediction.split(counts), best)])
+        for prediction in predictions
+    )
 
 
 def _in_original_pixels(instances, image):
@@ -138,12 +134,12 @@ def _most_proposals(proposal_generator, budget):
 
 
 @contextmanager
-def _last_output(module, seen, name):
-    """Put what ``module`` returns into ``seen[name]``."""
+def _last_call(module, seen, name):
+    """Put what ``module`` gets and returns into ``seen[name]``."""
     if module is None:
         yield
         return
-    handle = module.register_forward_hook(lambda _, inputs, output: seen.update({name: output}))
+    handle = module.register_forward_hook(lambda _, *call: seen.update({name: call}))
     try:
         yield
     finally:
