@@ -1,4 +1,7 @@
+import os
 import pickle
+import signal
+import sys
 import cv2
 import numpy as np
 import pytest
@@ -226,6 +229,29 @@ def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path):
         assert 0 < len(found.boxes) <= 50
         np.testing.assert_array_equal(found.boxes, two[image_id].boxes)
     assert not np.array_equal(one["0"].boxes[:5], one["1"].boxes[:5])
+
+
+def die(image, num, rng):
+    os.kill(os.getpid(), signal.SIGKILL)  # what a system without memory does
+
+
+def test_a_process_that_dies_ends_the_tool(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "sliding_window", die)
+    monkeypatch.setattr(make_proposals, "read_image", lambda *_: scene())
+    output = str(tmp_path / "x.pkl")
+    with registered([[]] * 2, ["ring"]) as name:
+        with pytest.raises(SystemExit, match="one of 2 processes died.*fewer --processes"):
+            make_proposals.main(
+                ["sliding_window", "--dataset", name, "--output", output, "--processes", "2"]
+            )
+    assert not os.path.exists(output)
+
+
+def test_a_platform_that_does_not_count_its_free_cores(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    args = make_proposals.parse_arguments(["sliding_window", "--output", "x.pkl"])
+    assert args.processes == 1
 
 
 def test_commands_that_cannot_work(tmp_path, capsys):

@@ -9,14 +9,14 @@
 
 The file goes to tools/evaluate_proposals.py or to Detectron2, see nrpn_d2/evaluation/
 proposal_files.py. Its scores are ranks: the methods' own are no probabilities. uniform and gaussian
-take the sizes of objects from --fit-to. Runs on all cores.
+take the sizes of objects from --fit-to.
 """
 
 import argparse
-import multiprocessing
-import os
 import sys
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from evaluate_proposals import add_dataset_arguments, find_dataset, load_config
 from nrpn_d2.data import VOCError
+from nrpn_d2.data.parallel import free_processes
 from nrpn_d2.evaluation import load_ground_truth
 from nrpn_d2.evaluation.proposal_files import Proposals, rank_logits, save_proposals
 from nrpn_d2.evaluation.proposal_methods import (
@@ -61,14 +62,16 @@ def make_proposals(records, method, num, processes):
 
     Returns:
         dict: image id -> :class:`Proposals`, in the order of the records.
+
+    Raises:
+        BrokenProcessPool: if one of several processes dies.
     """
     propose = ProposeInImage(method, num)
     if processes == 1:
         return dict(map(propose, tqdm(records, unit="image")))
-    with multiprocessing.Pool(processes) as pool:
-        found = pool.imap_unordered(propose, records, chunksize=4)
-        found = dict(tqdm(found, total=len(records), unit="image"))
-    return {record["image_id"]: found[record["image_id"]] for record in records}
+    with ProcessPoolExecutor(processes) as executor:
+        found = executor.map(propose, records, chunksize=4)
+        return dict(tqdm(found, total=len(records), unit="image"))
 
 
 def object_statistics(dataset_name):
@@ -90,7 +93,9 @@ def parse_arguments(arguments):
     parser.add_argument("--num", type=int, default=1000, help="proposals per image (default: 1000)")
     parser.add_argument("--fit-to", help=f"dataset whose objects {' and '.join(FITTED)} imitate")
     parser.add_argument("--model", help="bing: folder; edge_boxes: structured edges (optional)")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--processes", type=int, default=free_processes(), help="default here: %(default)s"
+    )
     args = parser.parse_args(arguments)
     for value, name in ((args.num, "--num"), (args.processes, "--processes")):
         if value < 1:
@@ -111,6 +116,11 @@ def main(arguments=None):
         proposals = make_proposals(records, method, args.num, args.processes)
     except (OSError, MethodError, VOCError, KeyError) as e:
         sys.exit(str(e))
+    except BrokenProcessPool:
+        sys.exit(
+            f"{args.method}: one of {args.processes} processes died, perhaps for lack of memory; "
+            "nothing was written. Try fewer --processes: with 1, the error shows itself"
+        )
     save_proposals(args.output, proposals)
     count = sum(len(found.boxes) for found in proposals.values())
     print(f"{count} proposals in {len(proposals)} images: {args.output}")
