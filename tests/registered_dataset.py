@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 def registered(objects, class_names, image_ids=None, **metadata):
     """
     Args:
-        objects (list[list[tuple]]): per image, (box, class number[, difficult]).
+        objects (list[list[tuple]]): per image, (box, class number[, difficult]); difficult may be "crowd".
         image_ids (list): "0", "1", ... by default.
 
     Yields:
@@ -30,7 +30,8 @@ def registered(objects, class_names, image_ids=None, **metadata):
                     "bbox": [float(x) for x in box],
                     "bbox_mode": BoxMode.XYXY_ABS,
                     "category_id": category,
-                    "difficult": int(any(difficult)),
+                    "difficult": int(1 in difficult),
+                    "iscrowd": int("crowd" in difficult),
                 }
                 for box, category, *difficult in of_image
             ],

@@ -58,6 +58,8 @@ def test_recall_by_budget_size_and_class():
     assert results["ARs@3"] == pytest.approx(70)
     assert results["AR@3"] == pytest.approx(100 * (7 + 10 + 3) / 30)
     assert results["R70@3-ring"] == 100 and results["R70@3-disc"] == 50
+    assert results["AR@3-ring"] == pytest.approx(70)
+    assert results["AR@3-disc"] == pytest.approx(100 * (10 + 3) / 20)
 
 
 def test_proposals_count_by_score_and_not_by_position():
@@ -160,15 +162,15 @@ def test_ap_by_class_and_metric():
         results = evaluate(VOCDetectionEvaluator(name), outputs)["bbox"]
         # Precision 1 up to recall 1/2: levels 0 to 0.5, 6 of 11.
         assert results["AP50-ring"] == pytest.approx(600 / 11)
-        assert results["AP50-area-ring"] == pytest.approx(50)
+        assert results["AP50_area-ring"] == pytest.approx(50)
         assert results["AP50-disc"] == pytest.approx(100)
         assert results["AP50"] == pytest.approx((600 / 11 + 100) / 2)
         assert results["AP75"] == results["AP50"]
         # 0.8 reaches seven of ten thresholds.
         assert results["AP-ring"] == pytest.approx(7 / 10 * 600 / 11)
         area = evaluate(VOCDetectionEvaluator(name, metric="area"), outputs)["bbox"]
-        assert area["AP50-ring"] == results["AP50-area-ring"]
-        assert area["AP50-11point-ring"] == results["AP50-ring"]
+        assert area["AP50-ring"] == results["AP50_area-ring"]
+        assert area["AP50_11point-ring"] == results["AP50-ring"]
         with pytest.raises(ValueError, match="'voc'"):
             VOCDetectionEvaluator(name, metric="voc")
     with registered(objects, ["ring", "disc"], year=2012) as name:

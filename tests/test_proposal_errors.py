@@ -89,6 +89,33 @@ def test_shares_by_budget_and_numbers_by_score(caplog):
     assert "score > 0.9 per image 0.00 0.00 0.00 0.50 0.25 0.50".split() in rows
 
 
+def test_proposals_on_a_crowd_are_no_error():
+    crowd, inside, half, third = [0, 0, 100, 100], [0, 0, 10, 10], [95, 0, 105, 10], [98, 0, 104, 5]
+    person = [20, 20, 40, 40]
+    objects = [(crowd, 0, "crowd"), (person, 0)]
+    with registered([objects], ["person"]) as name:
+        evaluator = ProposalErrorEvaluator(name, budgets=[4])
+        boxes, scores = [inside, half, third, person], [0.9, 0.8, 0.7, 0.6]
+        evaluator.process([{"image_id": "0"}], [proposals(boxes, scores)])
+        results = evaluator.evaluate()["proposal_errors"]
+    assert {kind: results[f"{kind}@4"] for kind in ("hit", "background", "ignored")} == {
+        "hit": 25,  # the person, although it is in the crowd
+        "background": 25,
+        "ignored": 50,
+    }
+
+
+def test_scores_of_logits_far_from_zero(recwarn):
+    with registered([[(ON, 0)]], ["ring"]) as name:
+        evaluator = ProposalErrorEvaluator(name, budgets=[2])
+        output = proposals([ON, OFF], [0.5, 0.5])
+        output["proposals"].objectness_logits = torch.tensor([1000.0, -1000.0])
+        evaluator.process([{"image_id": "0"}], [output])
+        results = evaluator.evaluate()["proposal_errors"]
+    assert results["hit>0.9"] == 1 and results["background>0.5"] == 0
+    assert not recwarn.list
+
+
 def test_nothing_to_count():
     with registered([[(ON, 0)]], ["ring"]) as name:
         evaluator = ProposalErrorEvaluator(name, budgets=[1])

@@ -153,6 +153,8 @@ def test_files_of_another_dataset_are_refused():
         assert list(assign_proposals({"2": found}, name, "f.pkl")) == [2]
         with pytest.raises(ValueError, match=f"f.pkl: 1 of its 2 images .*'x'.* '{name}' .2 images"):
             assign_proposals({"2": found, "x": found}, name, "f.pkl")
+        with pytest.raises(ValueError, match="f.pkl: image '2' is there twice"):
+            assign_proposals({2: found, "2": found}, name, "f.pkl")
         # The centre, (401, 5), is right of the image.
         beyond = Proposals(np.array([[396, 0, 406, 10]], np.float32), rank_logits(1))
         with pytest.raises(ValueError, match="f.pkl: image 2 is 400 x 300 .*another dataset"):

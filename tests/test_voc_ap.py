@@ -22,6 +22,7 @@ def dataset(boxes, classes=None, ignored=None, images=None, num_classes=1, num_i
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         classes=np.array(classes or [0] * count, int),
         ignored=np.array(ignored or [0] * count, bool),
+        crowd=np.zeros(count, bool),
         images=np.array(images or [0] * count, int),
     )
 

@@ -16,11 +16,26 @@ def box_iou(a, b, border=0.0):
         ndarray: (...), float64; 0 for two boxes without area.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    intersection = _intersection(a, b, border)
+    union = box_area(a, border) + box_area(b, border) - intersection
+    return _ratio(intersection, union)
+
+
+def covered_fraction(a, b):
+    """The fraction (...) of the area of ``a`` that lies on ``b``; otherwise as :func:`box_iou`."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    intersection = _intersection(a, b)
+    return _ratio(intersection, np.broadcast_to(box_area(a), intersection.shape))
+
+
+def _intersection(a, b, border=0.0):
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + border
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + border
-    intersection = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-    union = box_area(a, border) + box_area(b, border) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return np.maximum(width, 0.0) * np.maximum(height, 0.0)
+
+
+def _ratio(part, whole):
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def box_area(boxes, border=0.0):

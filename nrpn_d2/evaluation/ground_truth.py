@@ -20,6 +20,7 @@ class GroundTruth:
         boxes (ndarray): (G, 4) float64, x0, y0, x1, y1 in pixels.
         classes (ndarray): (G,) int in [0, C).
         ignored (ndarray): (G,) bool; difficult or crowd, neither to be found nor an error if found.
+        crowd (ndarray): (G,) bool, those of the ignored that are a crowd.
         images (ndarray): (G,) int in [0, N), ascending.
     """
 
@@ -29,6 +30,7 @@ class GroundTruth:
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray
+    crowd: np.ndarray
     images: np.ndarray
 
     def index_of(self, image_id):
@@ -65,14 +67,17 @@ def load_ground_truth(dataset_name):
         raise ValueError(f"dataset '{dataset_name}' has image ids that occur more than once")
     objects = [(n, obj) for n, record in enumerate(dicts) for obj in record.get("annotations", ())]
     boxes = [BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS) for _, obj in objects]
+    difficult, crowd = (
+        np.array([bool(obj.get(key, 0)) for _, obj in objects], bool)
+        for key in ("difficult", "iscrowd")
+    )
     return GroundTruth(
         dataset_name=dataset_name,
         class_names=list(MetadataCatalog.get(dataset_name).thing_classes),
         image_index=image_index,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         classes=np.array([obj["category_id"] for _, obj in objects], np.int64),
-        ignored=np.array(
-            [bool(obj.get("difficult", 0) or obj.get("iscrowd", 0)) for _, obj in objects], bool
-        ),
+        ignored=difficult | crowd,
+        crowd=crowd,
         images=np.array([n for n, _ in objects], np.int64),
     )

@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 import numpy as np
 
-from .boxes import box_iou
+from .boxes import box_iou, covered_fraction
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .report import error_table
 
@@ -16,28 +16,31 @@ logger = logging.getLogger(__name__)
 
 # Of an object, the best-scored proposal with IoU >= 0.5 is a hit and the others are duplicates;
 # 0.3 <= IoU < 0.5 is a bad localisation, IoU < 0.3 background: the bound below which the RPN takes
-# an anchor as negative. Proposals on ignored (difficult) objects are no error.
+# an anchor as negative. Proposals on ignored (difficult) objects are no error, nor those of which
+# half lies on a crowd.
 KINDS = ("hit", "duplicate", "localisation", "background", "ignored")
-HIT_IOU, BACKGROUND_IOU = 0.5, 0.3
+HIT_IOU, BACKGROUND_IOU, CROWD_FRACTION = 0.5, 0.3, 0.5
 
 # Where confident begins: 0.7 is the threshold of the false-positive miner.
 SCORES = (0.5, 0.7, 0.9)
 
 
-def classify_proposals(iou, ignored):
+def classify_proposals(iou, ignored, on_crowd=False):
     """
     Args:
-        iou (ndarray): (G, K) with all objects of one image.
-        ignored (ndarray): (G,) bool, difficult or crowd.
+        iou (ndarray): (G, K) with all objects of one image but its crowds.
+        ignored (ndarray): (G,) bool, difficult.
+        on_crowd (ndarray): (K,) bool, at least half of the proposal lies on a crowd.
 
     Returns:
         ndarray: (K,) index in KINDS. A proposal belongs to the object it overlaps most.
     """
     kinds = np.full(iou.shape[1], KINDS.index("background"))
+    kinds[on_crowd] = KINDS.index("ignored")
     if iou.size == 0:
         return kinds
     best, best_iou = iou.argmax(axis=0), iou.max(axis=0)
-    kinds[best_iou >= BACKGROUND_IOU] = KINDS.index("localisation")
+    kinds[(best_iou >= BACKGROUND_IOU) & np.logical_not(on_crowd)] = KINDS.index("localisation")
     covering = np.flatnonzero(best_iou >= HIT_IOU)
     kinds[covering] = KINDS.index("duplicate")
     kinds[covering[np.unique(best[covering], return_index=True)[1]]] = KINDS.index("hit")
@@ -73,9 +76,11 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         boxes, logits = best_first(*read_proposals(output, origin), origin)
         boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
         of_image = self.ground_truth.of_image(n)
-        iou = box_iou(self.ground_truth.boxes[of_image, None], boxes)
-        kinds = classify_proposals(iou, self.ground_truth.ignored[of_image])
-        return kinds, 1 / (1 + np.exp(-logits.astype(np.float64)))
+        objects, crowd = self.ground_truth.boxes[of_image, None], self.ground_truth.crowd[of_image]
+        on_crowd = (covered_fraction(boxes, objects[crowd]) >= CROWD_FRACTION).any(axis=0)
+        ignored = self.ground_truth.ignored[of_image][~crowd]
+        kinds = classify_proposals(box_iou(objects[~crowd], boxes), ignored, on_crowd)
+        return kinds, np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
 
     def _compute(self, records):
         results, self.curves = OrderedDict(), {"errors": {}}

@@ -171,8 +171,8 @@ def assign_proposals(proposals, dataset_name, origin):
         dict: the same, by the dataset's image ids: as for Detectron2, 7 and "7" are the same image.
 
     Raises:
-        ValueError: for images that are not in the dataset, and for proposals whose centre is
-            outside of their image.
+        ValueError: for images that are not in the dataset or are there as 7 and as "7", and for
+            proposals whose centre is outside of their image.
     """
     records = {str(record["image_id"]): record for record in DatasetCatalog.get(dataset_name)}
     unknown = [image_id for image_id in proposals if str(image_id) not in records]
@@ -195,6 +195,8 @@ def assign_proposals(proposals, dataset_name, origin):
                 f"'{dataset_name}', proposal {k} is {found.boxes[k].tolist()}; it is a file of "
                 "another dataset, or of resized images"
             )
+        if record["image_id"] in assigned:
+            raise ValueError(f"{origin}: image {image_id!r} is there twice, as text and as a number")
         assigned[record["image_id"]] = found
     return assigned
 

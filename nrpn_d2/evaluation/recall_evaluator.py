@@ -36,8 +36,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
 
     ``evaluate`` returns the task "box_proposals", in percent: "AR@K" (mean over IoU
     0.5:0.05:0.95), "R50@K" (recall at IoU 0.5; one for each threshold), the same for small, medium
-    and large objects ("ARs@K", "R50m@K", ...), and "R50@K-name" for the objects of a class. nan
-    where there is no object.
+    and large objects ("ARs@K", "R50m@K", ...), and "AR@K-name", "R50@K-name" for the objects of a
+    class; matching is class-agnostic for these, too. nan where there is no object.
 
     ``curves["recall"]`` holds arrays in [0, 1]: "iou" (50,) with "recall_vs_iou" {K:
     (50,)}, and "num_proposals" (P,) with "recall_vs_num" {IoU: (P,), "AR": (P,)}.
@@ -58,8 +58,9 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             dataset_name (str): a name in DatasetCatalog.
             budgets (Sequence[int]): numbers of proposals.
             iou_thresholds (Sequence[float]): in (0, 1].
-            size_ranges (dict): name -> (lowest, highest) area in square pixels of the original
-                image, the highest not included. "all" is always there.
+            size_ranges (dict): name -> (lowest, highest) area of the box (COCO has that of the
+                mask) in square pixels of the original image, the highest not included. "all" is
+                always there.
             matching (str): "greedy" (one-to-one) or "best", see :func:`covered_overlaps`.
             ground_truth (GroundTruth): of the dataset, if it is already loaded.
         """
@@ -151,9 +152,9 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                     results[f"R{100 * t:g}{suffix}@{budget}"] = 100 * float(value)
             every = at_budget[self._every]
             for c, name in enumerate(self.ground_truth.class_names):
-                for t, value in zip(
-                    self._thresholds, recall(every[classes == c], self._thresholds)
-                ):
+                of_class = every[classes == c]
+                results[f"AR@{budget}-{name}"] = 100 * float(average_recall(of_class))
+                for t, value in zip(self._thresholds, recall(of_class, self._thresholds)):
                     results[f"R{100 * t:g}@{budget}-{name}"] = 100 * float(value)
         return results
 

@@ -21,11 +21,12 @@ class VOCDetectionEvaluator(PerImageEvaluator):
 
     ``evaluate`` returns the task "bbox" with "AP", "AP50", "AP75" and, for each class, "AP-name",
     "AP50-name", "AP75-name", all in percent and by the dataset's metric: eleven points for VOC
-    2007, area otherwise. Keys with the suffix "-area" or "-11point" ("AP50-area",
-    "AP50-area-name") give the other metric. Outputs with ``instances_at`` (see
+    2007, area otherwise. Keys like "AP50_area" or "AP50_11point"
+    ("AP50_area-name") give the other metric. Outputs with ``instances_at`` (see
     :class:`BudgetedModel`) give a task "bbox@K" for each budget K; "bbox" is the largest.
 
-    A class without an object is nan and left out of the mean.
+    A class without an object is nan and left out of the mean. Crowds of COCO-format datasets are
+    matched as VOC's difficult objects are, by IoU.
 
     ``curves["precision_recall"]`` is {task: {class name: PrecisionRecall at IoU 0.5}}, of
     the classes that have objects.
@@ -44,7 +45,7 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         metric = metric or ("11point" if year == 2007 else "area")
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
-        self._metrics = {metric: "", **{other: f"-{other}" for other in METRICS if other != metric}}
+        self._metrics = {metric: "", **{other: f"_{other}" for other in METRICS if other != metric}}
         self._compat = compat
 
     def _read(self, output, n, origin):
