@@ -148,7 +148,7 @@ def results(tmp_path_factory, process_environment):
         {"id": "blank", "pixels": np.full_like(pixels, 128), "objects": [], "suffix": ".png"},
     ])
     done = subprocess.run(
-        [sys.executable, __file__, str(folder)], env=process_environment, timeout=600,
+        [sys.executable, __file__, str(folder)], env=process_environment, timeout=500,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     assert done.returncode == 0, done.stdout[-5000:]

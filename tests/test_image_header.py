@@ -158,7 +158,7 @@ def test_eight_bit_modes_become_three_channels(tmp_path, mode):
     assert image.shape == (40, 60, 3) and image.dtype == np.uint8 and (image > 250).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n"]))
 def test_no_image_file_raises_anything_but_the_documented_error(tmp_path_factory, tail, magic):
     path = tmp_path_factory.getbasetemp() / "fuzz.jpg"

@@ -20,7 +20,6 @@ def anchors(draw):
     return logits, labels, ious
 
 
-@settings(deadline=None)
 @given(anchors(), st.floats(0.1, 0.9), st.floats(0.05, 0.5))
 def test_threshold_is_the_papers_definition(data, score, iou):
     logits, labels, ious = data
@@ -32,7 +31,6 @@ def test_threshold_is_the_papers_definition(data, score, iou):
             assert found[i, a] == expected
 
 
-@settings(deadline=None)
 @given(anchors(), st.integers(1, 40))
 def test_topk_is_the_best_scored_background(data, topk):
     logits, labels, ious = data
@@ -77,7 +75,7 @@ def naive_proposals(scores, labels, boxes, pre_nms_topk, nms_thresh):
     return kept
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(anchors(), st.integers(1, 40), st.sampled_from([0.3, 0.7, 1.0]), st.integers(0, 2**31))
 def test_hard_negatives(data, pre_nms_topk, nms_thresh, seed):
     logits, labels, _ = data

@@ -128,7 +128,7 @@ def matched_pair_by_pair(iou):
     return expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7))))
 def test_greedy_matching_takes_pairs_in_order_of_iou(seed, shapes):
     rng = np.random.default_rng(seed)

@@ -44,7 +44,7 @@ def quotas(labels, size, positive_fraction):
     return num_pos, num_neg
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     anchors(), st.integers(1, 30), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.sampled_from([0, 0.3, 1])
 )
@@ -61,7 +61,7 @@ def test_quotas_and_membership(data, size, positive_fraction, hard_fraction):
             assert (sampled[hard] == 0).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(anchors(), st.integers(1, 30), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 def test_hard_ones_are_the_hardest(data, size, hard_fraction):
     labels, logits, ious, hardness = data

@@ -95,7 +95,7 @@ def test_demo(own_folder, tmp_path):
     command += [*SMALL, *own_folder, "SOLVER.MAX_ITER", "25"]
     for message in ("at most 16.00", "holds a trained model"):
         result = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, timeout=600
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=500
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert message in result.stdout

@@ -20,7 +20,7 @@ def test_the_version_follows_the_source(monkeypatch):
     assert voc_cache._reader_version() != now
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_damaged_file_is_not_believed(data, tmp_path_factory):
     """Whatever becomes of its bytes, a cache has the readings of before, or none at all."""

@@ -128,7 +128,7 @@ def check_with(check, folder, name, content):
 
 def fuzz(examples):
     return settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=examples, suppress_health_check=list(HealthCheck)
     )
 
 

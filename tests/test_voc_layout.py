@@ -98,7 +98,7 @@ LINES = st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.one_of(st.binary(max_size=60), LINES))
 def test_no_split_file_raises_anything_but_the_documented_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.txt"

@@ -216,7 +216,7 @@ TREES = st.recursive(
 OBJECTS = st.lists(st.tuples(st.just("cat"), st.tuples(*[TEXTS] * 4), TEXTS), max_size=4)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     st.one_of(
         st.binary(max_size=200),
