@@ -122,6 +122,11 @@ ROWS = {
     "class list is text": (option(DATASETS__VOC_CLASSES="cat"), r"cat.*key: DATASETS\.VOC_CLASSES"),
     "too few classes in the model": (
         option(DATASETS__VOC_CLASSES="['cat', 'dog']"), r"NUM_CLASSES is 1, and 'own_tr.*; make t"),
+    "too many classes in the model": (
+        option(MODEL__ROI_HEADS__NUM_CLASSES="2", DATASETS__TEST="('own_test',)"),
+        r"NUM_CLASSES is 2, and 'own_test' has 1 classes; make the two equal"),
+    "more classes in the model than in the images to train on": (
+        option(MODEL__ROI_HEADS__NUM_CLASSES="2"), TRAINS),
     "misspelt dataset": (
         option(DATASETS__TRAIN="('own_trian',)"), r"TRAIN names 'own_trian'.*did you mean 'own_tr"),
     "no dataset": (option(DATASETS__TRAIN="()"), r"DATASETS\.TRAIN is \(\); it must be the names "),

@@ -90,7 +90,7 @@ def register_datasets(cfg: Optional[CfgNode] = None) -> None:
 def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     """Checks that the config's datasets are registered, and that its model has their classes.
 
-    A model with more classes than a dataset gives a warning.
+    A model with more classes than a dataset to train on gives a warning.
 
     Raises:
         VOCError: naming the dataset, and the key to correct.
@@ -104,15 +104,18 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
                 raise VOCError(f"{message}VOC_NAME, VOC_ROOT and the names of the splits decide")
             classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
-                _check_num_classes(name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+                _check_num_classes(key, name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
 
 
-def _check_num_classes(name: str, classes: int, of_model: int) -> None:
+def _check_num_classes(key: str, name: str, classes: int, of_model: int) -> None:
+    if classes in (0, of_model):
+        return
     message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
-    if classes > of_model:  # class number `of_model` would be learned as background
+    # Class number `of_model` would be learned as background; the evaluators do not know those over
+    # `classes`
+    if classes > of_model or key == "TEST":
         raise VOCError(f"{message}; make the two equal")
-    if 0 < classes < of_model:
-        logger.warning(message)
+    logger.warning(message)
 
 
 def _register_own_folder(settings: CfgNode) -> None:
