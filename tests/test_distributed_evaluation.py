@@ -67,8 +67,10 @@ def evaluate_in_process(rank, folder):
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(tmp_path, process_environment, monkeypatch):
     alone = evaluate(0, NUM_IMAGES)
+    for name, value in process_environment.items():
+        monkeypatch.setenv(name, value)
     mp.spawn(evaluate_in_process, (str(tmp_path),), nprocs=2)
     main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert 0 < json.loads(alone)[2]["bbox"]["AP50"] < 100
