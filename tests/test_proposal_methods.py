@@ -212,15 +212,20 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     assert "opencv-contrib-python-headless" == proposal_methods.CONTRIB
 
 
-def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path):
+@pytest.mark.parametrize("method", ["gaussian", "selective_search"])
+def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path, method):
+    if method in FROM_CONTRIB:
+        pytest.importorskip("cv2.ximgproc", reason="OpenCV without contrib")
+    rng = np.random.default_rng(0)
     with registered([[(SQUARE, 0)], [([5, 5, 50, 100], 0)]] * 3, ["ring"]) as name:
         for n, record in enumerate(DatasetCatalog.get(name)):
             record["file_name"] = str(tmp_path / f"{n}.png")
-            Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(record["file_name"])
+            noise = Image.fromarray(rng.integers(0, 256, (15, 20, 3), np.uint8))
+            noise.resize((400, 300)).save(record["file_name"])
         files = [str(tmp_path / f"{processes}.pkl") for processes in (1, 2)]
         for path, processes in zip(files, "12"):
             make_proposals.main(
-                ["gaussian", "--dataset", name, "--fit-to", name, "--num", "50"]
+                [method, "--dataset", name, "--fit-to", name, "--num", "50"]
                 + ["--output", path, "--processes", processes]
             )
     one, two = map(load_proposals, files)
@@ -233,6 +238,14 @@ def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path):
 
 def die(image, num, rng):
     os.kill(os.getpid(), signal.SIGKILL)  # what a system without memory does
+
+
+def test_proposals_without_a_c_library_to_seed(monkeypatch):
+    def refuse(name):
+        raise TypeError("bad argument")  # as on Windows
+
+    monkeypatch.setattr(proposal_methods.ctypes, "CDLL", refuse)
+    assert len(propose("selective_search", scene())) > 0
 
 
 def test_a_process_that_dies_ends_the_tool(tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ best first, K <= num; ``image`` is (H, W, 3) uint8 in BGR. The baselines follow 
 random, so that the first ones are a fair sample.
 """
 
+import contextlib
+import ctypes
 import functools
 import glob
 import os
@@ -98,6 +100,9 @@ def _bounding_box(mask):
 
 def selective_search(image, num, rng):
     """Uijlings et al., "Selective Search for Object Recognition", IJCV 2013; fast mode."""
+    # OpenCV ranks with rand() of the C library, which setRNGSeed does not reach.
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # where there is no such library
+        ctypes.CDLL(None).srand(int(rng.integers(2**31)))
     search = _contrib("ximgproc").segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(image)
     search.switchToSelectiveSearchFast()
