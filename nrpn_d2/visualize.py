@@ -7,6 +7,8 @@ from matplotlib.patches import Rectangle
 
 PROPOSAL_COLOR = "limegreen"
 GROUND_TRUTH_COLOR = "red"
+MAX_CLASSES = 100  # that are drawn; each takes a tenth of a second
+TICKS = (0, 0.5, 1)
 
 
 def draw_proposals(axes, image, boxes, gt_boxes, top=10):
@@ -56,7 +58,7 @@ def proposal_grid(images, columns, gt_boxes, top=10):
         for axes, boxes in zip(row, [*of_image, np.empty((0, 4))]):
             draw_proposals(axes, image, boxes, objects, top)
     for axes, title in zip(grid[0], titles):
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
     return figure
 
 
@@ -78,8 +80,8 @@ def recall_figure(runs):
     figure = Figure(figsize=(4 * num_columns, 7), layout="constrained")
     grid = figure.subplots(2, num_columns, squeeze=False)
     for axes, threshold in zip(grid[0], thresholds):
-        for name, curves in runs.items():
-            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold], label=name)
+        for curves in runs.values():
+            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold])
         is_ar = threshold == "AR"
         axes.set(
             xscale="log",
@@ -88,14 +90,15 @@ def recall_figure(runs):
             title="AR, IoU 0.5:0.95" if is_ar else f"IoU {threshold}",
         )
     for axes, budget in zip(grid[1], budgets):
-        for name, curves in runs.items():
-            axes.plot(curves["iou"], curves["recall_vs_iou"][budget], label=name)
+        for curves in runs.values():
+            axes.plot(curves["iou"], curves["recall_vs_iou"][budget])
         axes.set(xlabel="IoU", ylabel="recall", title=f"{budget} proposals per image")
     for axes in grid.flat:
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
         axes.set_visible(axes.has_data())
-    grid[0, 0].legend(fontsize="small")
+    _legend(grid[0, 0], grid[0, 0].lines, runs, "IoU threshold")
+    _legend(grid[1, 0], grid[1, 0].lines, runs, "number of proposals")
     return figure
 
 
@@ -111,18 +114,19 @@ def error_figure(runs):
         Figure
     """
     budgets = _common([list(by_budget) for by_budget in runs.values()])
+    kinds = next(iter(next(iter(runs.values())).values()))
     figure = Figure(figsize=(max(3 * len(budgets), 4), 4), layout="constrained")
     grid = figure.subplots(1, max(len(budgets), 1), squeeze=False, sharey=True)
     for axes, budget in zip(grid[0], budgets):
         bottom = np.zeros(len(runs))
-        for kind in next(iter(runs.values()))[budget]:
+        for kind in kinds:
             shares = np.array([by_budget[budget][kind] for by_budget in runs.values()], float)
-            axes.bar(list(runs), shares, bottom=bottom, label=kind)
+            axes.bar(range(len(runs)), shares, bottom=bottom)
             bottom += shares
         axes.set(title=f"{budget} proposals per image", ylim=(0, 100))
-        axes.tick_params(axis="x", rotation=30)
+        axes.set_xticks(range(len(runs)), list(runs), rotation=30, parse_math=False)
     grid[0, 0].set_ylabel("proposals (%)")
-    grid[0, -1].legend(fontsize="small")
+    _legend(grid[0, -1], grid[0, -1].containers, kinds, "number of proposals")
     return figure
 
 
@@ -132,26 +136,68 @@ def precision_recall_figure(runs, task="bbox"):
 
     Args:
         runs (dict): name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}.
-        task (str): whose curves to draw. Drawn are the classes that all runs have.
+        task (str): whose curves to draw. Drawn are the classes that all runs have, up to
+            MAX_CLASSES.
 
     Returns:
         Figure
     """
     names = _common([list(by_task.get(task, {})) for by_task in runs.values()])
-    num_columns = min(max(len(names), 1), 5)
-    num_rows = -(-max(len(names), 1) // num_columns)
-    figure = Figure(figsize=(3 * num_columns, 2.8 * num_rows), layout="constrained")
-    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
-    for axes, name in zip(grid.flat, names):
-        for run, by_task in runs.items():
+    shown = names[:MAX_CLASSES]
+    figure, grid = _panels(len(shown))
+    for axes, name in zip(grid.flat, shown):
+        for by_task in runs.values():
             precisions = by_task[task][name]
-            axes.plot(np.linspace(0, 1, len(precisions)), precisions, label=run)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=name)
+            axes.plot(np.linspace(0, 1, len(precisions)), precisions)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)
+        axes.set(xlabel="recall", ylabel="precision")
+        axes.set_title(name, fontsize="medium", parse_math=False)
         axes.grid(alpha=0.3)
-    for axes in grid.flat[len(names) :]:
+    for axes in grid.flat[max(len(shown), 1) :]:
         axes.set_visible(False)
-    grid[0, 0].legend(fontsize="small")
+    if len(shown) < len(names):
+        figure.suptitle(
+            f"{len(shown)} of {len(names)} classes; all are in results.json",
+            y=1 - 0.1 / figure.get_figheight(),
+        )
+    _legend(grid[0, 0], grid[0, 0].lines, runs, "class")
     return figure
+
+
+def _panels(count):
+    """
+    A figure and its axes, ``count`` or a few more, in rows of 5. The margins are fixed: a
+    constrained layout of 80 panels takes longer than all the rest.
+    """
+    columns = min(max(count, 1), 5)
+    rows = max(-(-count // columns), 1)
+    width, height = 3 * columns, 2.8 * rows + 0.3  # inches
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=0.6 / width,
+        right=1 - 0.15 / width,
+        bottom=0.5 / height,
+        top=1 - 0.65 / height,
+        wspace=0.75 / (3 - 0.75),
+        hspace=0.85 / (2.8 - 0.85),
+    )
+    return figure, grid
+
+
+def _legend(axes, handles, names, what):
+    """
+    Names as they are: of itself, matplotlib reads $ as a formula and leaves out a leading _. Where
+    there is nothing to name, for want of ``what`` in common, the panel says so.
+    """
+    if not handles:
+        axes.text(0.5, 0.5, f"no {what} that all runs have", ha="center", va="center")
+        axes.set(visible=True, xscale="linear", xlim=(0, 1), ylim=(0, 1))
+        axes.set_axis_off()
+        return
+    legend = axes.legend(handles, [""] * len(handles), fontsize="small")
+    for text, name in zip(legend.get_texts(), names):
+        text.set(text=name, parse_math=False)
 
 
 def _common(lists):

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
+from nrpn_d2 import visualize
 from nrpn_d2.visualize import (
     error_figure,
     precision_recall_figure,
@@ -17,6 +20,16 @@ def rectangles(axes, color):
 
     drawn = [patch for patch in axes.patches if same_color(patch.get_edgecolor(), color)]
     return [[*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in drawn]
+
+
+def legend(axes):
+    """Text -> color of the line or bar beside it."""
+    legend = axes.get_legend()
+    colors = [
+        handle.get_color() if hasattr(handle, "get_color") else handle.get_facecolor()
+        for handle in legend.legend_handles
+    ]
+    return dict(zip([text.get_text() for text in legend.get_texts()], colors))
 
 
 def test_grid_draws_the_best_proposals_and_the_objects():
@@ -56,7 +69,10 @@ def test_recall_figure_overlays_runs():
     # 10 and 300 proposals are in one run only.
     assert set(by_title) == {"IoU 0.5", "AR, IoU 0.5:0.95", "100 proposals per image"}
     first, second = by_title["IoU 0.5"].get_lines()
-    assert [first.get_label(), second.get_label()] == ["RPN", "RPN + nRPN"]
+    assert legend(by_title["IoU 0.5"]) == {
+        "RPN": first.get_color(),
+        "RPN + nRPN": second.get_color(),
+    }
     np.testing.assert_array_equal(second.get_xdata(), [1, 10, 100])
     np.testing.assert_allclose(first.get_ydata(), [0.05, 0.25, 0.45])
     assert by_title["IoU 0.5"].get_xscale() == "log"
@@ -84,7 +100,9 @@ def test_error_figure_stacks_the_kinds():
     (axes,) = error_figure(runs).axes  # 100 proposals are in one run only
     bars = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
     assert bars == [(0, 30), (0, 45), (30, 70), (45, 55)]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["hit", "background"]
+    assert legend(axes) == dict(
+        zip(["hit", "background"], [axes.patches[0].get_facecolor(), axes.patches[2].get_facecolor()])
+    )
 
 
 def test_precision_recall_figure_has_a_panel_per_class():
@@ -97,3 +115,67 @@ def test_precision_recall_figure_has_a_panel_per_class():
     first, second = axes.get_lines()
     np.testing.assert_array_equal(first.get_xdata(), [0, 0.5, 1])
     np.testing.assert_array_equal(second.get_ydata(), [1, 1, 0.5])
+
+
+def test_panels_do_not_overlap():
+    for count in (1, 3, 7, 20):
+        curve = {f"class {n}": np.linspace(1, 0, 11) for n in range(count)}
+        figure = precision_recall_figure({"RPN": {"bbox": curve}})
+        FigureCanvasAgg(figure).draw()
+        boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
+        assert len(boxes) == count
+        width, height = figure.bbox.size
+        for n, box in enumerate(boxes):
+            assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height
+            assert not any(box.overlaps(other) for other in boxes[:n])
+
+
+def test_of_many_classes_the_first_are_drawn(monkeypatch):
+    monkeypatch.setattr(visualize, "MAX_CLASSES", 6)
+    curves = {f"class {n}": np.linspace(1, 0, 11) for n in range(8)}
+    figure = precision_recall_figure({"RPN": {"bbox": curves}})
+    FigureCanvasAgg(figure).draw()
+    drawn = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in drawn] == list(curves)[:6]
+    (title,) = figure.texts
+    assert title.get_text() == "6 of 8 classes; all are in results.json"
+    assert title.get_window_extent().y0 > max(axes.get_tightbbox().y1 for axes in drawn)
+
+
+@pytest.mark.parametrize("name", ["a$x_$", "50%$^$", "_run", r"$\frac$"])
+def test_names_are_drawn_as_they_are(name, tmp_path):
+    # The first two are no formulas: matplotlib raises an error when it draws them as such.
+    image, boxes = np.zeros((4, 4, 3), np.uint8), np.empty((0, 4))
+    figures = [
+        proposal_grid([image], {name: [boxes]}, [boxes]),
+        recall_figure({name: curves(0.5), "RPN": curves(1.0)}),
+        error_figure({name: {50: {"hit": 30, "background": 70}}}),
+        precision_recall_figure(dict.fromkeys([name, "RPN"], {"bbox": {name: np.zeros(3)}})),
+    ]
+    for n, figure in enumerate(figures):
+        save_figure(figure, str(tmp_path / str(n)))
+        texts = [text for text in figure.findobj(Text) if text.get_text() == name]
+        assert texts and not any(text.get_parse_math() for text in texts)
+    for figure in (figures[1], figures[3]):
+        assert list(legend(figure.axes[0])) == [name, "RPN"]
+
+
+def test_runs_with_nothing_in_common_get_a_note_in_place_of_a_panel():
+    first, second = curves(0.5, budgets=(10, 100)), curves(1.0, budgets=(300,))
+    figure = recall_figure({"RPN": first, "nRPN": second})
+    assert notes(figure) == ["no number of proposals that all runs have"]
+    second["recall_vs_num"] = {0.9: np.zeros(3)}
+    assert notes(recall_figure({"RPN": first, "nRPN": second})) == [
+        "no IoU threshold that all runs have",
+        "no number of proposals that all runs have",
+    ]
+    errors = {"hit": 30, "background": 70}
+    assert notes(error_figure({"RPN": {50: errors}, "nRPN": {100: errors}})) == [
+        "no number of proposals that all runs have"
+    ]
+    runs = {"RPN": {"bbox": {"ring": np.zeros(3)}}, "nRPN": {"bbox": {"disc": np.zeros(3)}}}
+    assert notes(precision_recall_figure(runs)) == ["no class that all runs have"]
+
+
+def notes(figure):
+    return [text.get_text() for axes in figure.axes if axes.get_visible() for text in axes.texts]
