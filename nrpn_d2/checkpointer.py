@@ -222,16 +222,28 @@ class NRPNCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
         """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
 
+        Without ``resume`` the last and the best checkpoint of an older run are set aside, so that
+        this run, killed and resumed, does not go on with them.
+
         Raises:
             CheckpointError: besides :meth:`load`, if the run to be resumed had another model.
         """
         self._resumes = resume and self.has_checkpoint()
         if self._resumes and self.save_to_disk:
             self._prune()
+        if not resume and self.save_to_disk:
+            self._set_aside_older_run(path)
         try:
             return super().resume_or_load(path, resume=resume)
         finally:
             self._resumes = False
+
+    def _set_aside_older_run(self, weights: str) -> None:
+        for name in ("last_checkpoint", "model_best.pth"):
+            path = os.path.join(self.save_dir, name)
+            if os.path.isfile(path) and os.path.abspath(path) != os.path.abspath(weights or ""):
+                os.replace(path, f"{path}.previous")
+                self.logger.warning("Of an older run: %s, now %s.previous", path, name)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth, make it the last checkpoint, and prune old ones."""

@@ -95,8 +95,8 @@ class NegativeRPN(nn.Module):
     def zero(self) -> torch.Tensor:
         """A zero that depends on every trainable parameter.
 
-        Added to the loss before the warm-up ends: data-parallel training must see a gradient for
-        each parameter in each iteration.
+        Part of the loss, since data-parallel training must see a gradient for each parameter in
+        each iteration: also in the warm-up, and also for layers of the backbone that are not read.
         """
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
 

@@ -71,8 +71,16 @@ class Trainer(DefaultTrainer):
         from a subclass, starts anew.
 
         Raises:
-            ValueError: the checkpoint is from after the last iteration.
+            ValueError: the checkpoint is from after the last iteration, or not that of all
+                processes.
         """
+        starts = sorted(set(comm.all_gather((self.start_iter, self.seed))))
+        if len(starts) > 1:
+            each = " and ".join(f"iteration {start} with SEED {seed}" for start, seed in starts)
+            raise ValueError(
+                f"Some processes start at {each}: OUTPUT_DIR {self.cfg.OUTPUT_DIR} has other "
+                "checkpoints on other machines; make it a folder that all of them share"
+            )
         if self.start_iter > self.max_iter:
             raise ValueError(
                 f"{self.checkpointer.get_checkpoint_file()} is of iteration {self.start_iter}, "
@@ -100,6 +108,13 @@ class Trainer(DefaultTrainer):
             final = isinstance(hook, PeriodicCheckpointer) and lacks_final
             if final or isinstance(hook, (EvalHook, BestCheckpoint)):
                 hook.after_step()
+
+    def after_train(self):
+        if self.iter < self.max_iter:
+            # An error, which in the last iteration Detectron2 takes for the end: one process would
+            # evaluate, and the others wait for it in the training step
+            self._hooks = [h for h in self._hooks if not isinstance(h, (EvalHook, BestCheckpoint))]
+        super().after_train()
 
     def run_step(self):
         seed_all(self.seed, comm.get_rank(), self.iter)
@@ -183,7 +198,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
-        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
+        evaluates = self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST
+        if comm.is_main_process() and evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
         return hooks
 
@@ -192,6 +208,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():  # BatchNorm's: those of checkpoints, in all processes
+                torch.distributed.broadcast(buffer, 0)
         return super().test(cfg, with_budgets(model, cfg.TEST.PROPOSALS.BUDGETS), evaluators)
 
 

@@ -87,6 +87,27 @@ def resumed(folder, output):
     return scaled(folder, output)
 
 
+def partly_read(folder, output):
+    """The RPN leaves the last stage to the heads; BatchNorm; an evaluation at the end."""
+    return results_of(train(training_cfg(
+        folder, output, DATASETS__TEST=("small_test",), MODEL__VGG__NORM="BN",
+        MODEL__VGG__DEPTHS=[1] * 5, MODEL__VGG__WIDTHS=[8, 8, 16, 16, 16],
+        MODEL__VGG__OUT_FEATURES=["conv4", "conv5"], MODEL__ROI_HEADS__IN_FEATURES=["conv5"],
+    )))
+
+
+def own_folders(folder, output):
+    """The main process finds its checkpoint, the other has another OUTPUT_DIR."""
+    cfg = training_cfg(folder, f"{output}/{comm.get_rank()}")
+    trainer = Trainer(cfg)
+    trainer.max_iter = 2
+    trainer.train()
+    try:
+        train(cfg)
+    except ValueError as error:
+        return {"error": str(error)}
+
+
 def nonfinite(folder, output):
     try:
         train(training_cfg(folder, output), trainer=InfiniteImageTrainer)
@@ -98,7 +119,10 @@ def nonfinite_skipped(folder, output):
     return results_of(train(training_cfg(folder, output, **SKIP), trainer=InfiniteImageTrainer))
 
 
-CASES = [objects_on_one_rank, focal, scaled, resumed, nonfinite, nonfinite_skipped]
+CASES = [
+    *(objects_on_one_rank, focal, scaled, resumed, partly_read, own_folders),
+    *(nonfinite, nonfinite_skipped),
+]
 
 
 def run_case(case, folder, world_size):
@@ -207,6 +231,18 @@ def test_schedule_and_warmup_scale_with_the_processes(results):
 def test_resumed_in_two_processes(results):
     assert_same_weights(results(resumed)[0]["weights"], results(scaled)[0]["weights"])
     assert_same_weights(results(resumed)[1]["weights"], results(scaled)[1]["weights"])
+
+
+def test_layers_that_only_the_heads_read(results):
+    """No unused parameter, and the BatchNorm statistics of the checkpoint in both processes."""
+    main, other = (rank["weights"] for rank in results(partly_read))
+    assert any("running_var" in name for name in main)
+    assert_same_weights(main, other)
+
+
+def test_resumed_from_different_folders(results):
+    errors = [rank["error"] for rank in results(own_folders)]
+    assert all("start at iteration 0 with SEED 1 and iteration 2 with" in e for e in errors), errors
 
 
 def test_losses_that_are_not_finite_on_one_rank(results):

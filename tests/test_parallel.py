@@ -27,19 +27,23 @@ def test_processes_keep_the_order_and_freeze_what_they_share(monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    "platform, cores, ranks, processes",
+    "platform, cores, ranks, here, processes",
     [
-        ("linux", 6, 1, 6),
-        ("linux", 64, 1, 8),
-        ("linux", 64, 16, 4),
-        ("linux", 4, 8, 1),
-        ("darwin", 6, 1, 1),
+        ("linux", 6, 1, None, 6),
+        ("linux", 64, 1, None, 8),
+        ("linux", 64, 16, None, 4),
+        ("linux", 4, 8, None, 1),
+        ("linux", 64, 64, 16, 4),
+        ("darwin", 6, 1, None, 1),
     ],
 )
-def test_processes_of_a_rank(monkeypatch, platform, cores, ranks, processes):
+def test_processes_of_a_rank(monkeypatch, platform, cores, ranks, here, processes):
+    """``here``: ranks on this machine, where the processes know that."""
     monkeypatch.setattr(parallel.sys, "platform", platform)
     monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(parallel.comm, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(parallel.comm, "get_local_size", lambda: here)
+    monkeypatch.setattr(parallel.comm, "_LOCAL_PROCESS_GROUP", here)
     assert free_processes() == processes
 
 

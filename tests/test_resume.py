@@ -106,16 +106,26 @@ def kill_after(seconds):
 
 
 def kill_while_writing(output, count):
-    """Kill as soon as the ``count``-th half-written file appears."""
+    """Kill while a file is half-written, the ``count``-th one that is seen or one after it."""
     def kill(pid):
         seen = set()
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while len(seen) < count and os.waitid(os.P_PID, pid, ended) is None:
-            if os.path.isdir(output):
-                seen.update(name for name in os.listdir(output) if name.endswith(".tmp"))
-        os.kill(pid, signal.SIGKILL)
+        while os.waitid(os.P_PID, pid, ended) is None:
+            seen |= half_written(output)
+            if len(seen) >= count:
+                os.kill(pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                if half_written(output):
+                    os.kill(pid, signal.SIGKILL)
+                    return
+                os.kill(pid, signal.SIGCONT)
 
     return kill
+
+
+def half_written(output):
+    names = os.listdir(output) if os.path.isdir(output) else ()
+    return {name for name in names if name.endswith(".tmp")}
 
 
 def kill_before_operation(number):
@@ -150,13 +160,13 @@ def kill_at_any_moment(folder):
     """Kill runs 10 times or more, 3 times in a half-written file; print the runs as JSON."""
     rng = random.Random(0)
     train_in_fork(folder, f"{folder}/undisturbed", leave_alone)
-    runs, half_written, kills = [], 0, 0
-    while kills < 10 or half_written < 3:
+    runs, kills, while_writing = [], 0, 0
+    while kills < 10 or while_writing < 3:
         output = f"{folder}/run{len(runs)}"
         runs.append(output)
         done = False
         while not done:
-            if kills >= 10 and half_written >= 3:
+            if kills >= 10 and while_writing >= 3:
                 kill = leave_alone
             elif kills % 2:
                 kill = kill_after(rng.uniform(0.1, 1.0))
@@ -164,8 +174,7 @@ def kill_at_any_moment(folder):
                 kill = kill_while_writing(output, rng.choice([1, 2, 3, 4]))
             done = train_in_fork(folder, output, kill)
             kills += not done
-            if not done and os.path.isdir(output):
-                half_written += any(name.endswith(".tmp") for name in os.listdir(output))
+            while_writing += not done and bool(half_written(output))
     print(json.dumps(runs))
 
 
@@ -234,6 +243,56 @@ def test_interrupted_before_the_final_checkpoint(tmp_path, monkeypatch):
     assert os.stat(tmp_path / "out/model_final.pth").st_mtime_ns == written
 
 
+def test_no_evaluation_after_an_error_in_the_last_iteration(tmp_path, monkeypatch):
+    """Of several processes, one would evaluate, and the others would wait for it."""
+    cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
+    monkeypatch.setattr(BestInTheMiddle, "iterations", [])
+    run_step = QuickTrainer.run_step
+
+    def fail_at_the_end(self):
+        if self.iter == self.max_iter - 1:
+            raise OSError("drive lost")
+        run_step(self)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="drive lost"):
+        patch.setattr(QuickTrainer, "run_step", fail_at_the_end)
+        train(cfg, trainer=QuickTrainer)
+    assert BestInTheMiddle.iterations == [5, 11, 17]
+
+
+def test_nothing_to_evaluate_on(tmp_path):
+    """TEST.EVAL_PERIOD asks for evaluations, and there is no data set for them."""
+    options = {"SOLVER__BEST_METRIC": "", "TEST__EVAL_PERIOD": 2}
+    train(training_cfg(write_images(tmp_path), tmp_path / "out", **options))
+    assert not (tmp_path / "out/model_best.pth").exists()
+
+
+def test_killed_before_the_first_checkpoint(tmp_path):
+    """In the folder of an older run: that is not the one to be resumed."""
+    folder, short = write_images(tmp_path), {**SCHEDULE, "SOLVER__MAX_ITER": 6}
+    old = training_cfg(folder, tmp_path / "out", **{**short, "SEED": 2})
+    new = training_cfg(folder, tmp_path / "out", **short)
+    train(old, trainer=QuickTrainer)
+    killed = QuickTrainer(new)
+    killed.resume_or_load(resume=False)
+    assert (tmp_path / "out/last_checkpoint.previous").read_text() == "model_final.pth"
+    assert (tmp_path / "out/model_best.pth.previous").exists()
+    train(new, trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **short), trainer=QuickTrainer)
+    for name in ("model_final.pth", "model_best.pth"):
+        one, other = (torch.load(tmp_path / d / name) for d in ("out", "undisturbed"))
+        assert_same_state(one, other)
+
+
+def test_fine_tuning_the_best_model_in_its_folder(tmp_path):
+    folder, short = write_images(tmp_path), {**SCHEDULE, "SOLVER__MAX_ITER": 6}
+    train(training_cfg(folder, tmp_path / "out", **short), trainer=QuickTrainer)
+    best = str(tmp_path / "out/model_best.pth")
+    cfg = training_cfg(folder, tmp_path / "out", **{**short, "MODEL__WEIGHTS": best})
+    train(cfg, resume=False, trainer=QuickTrainer)
+    assert not os.path.exists(f"{best}.previous")
+
+
 def stop_after(cfg, iterations, trainer=Trainer):
     trainer = trainer(cfg)
     trainer.max_iter = iterations
@@ -245,7 +304,6 @@ def test_precise_batch_norm(tmp_path):
     """Its batches are the same after a resume, and both networks get statistics from them."""
     folder = write_images(tmp_path)
     options = {
-        "SEED": 5,
         "MODEL__VGG__NORM": "BN",
         "TEST__EVAL_PERIOD": 2,
         "TEST__PRECISE_BN__ENABLED": True,
@@ -253,8 +311,9 @@ def test_precise_batch_norm(tmp_path):
         "DATASETS__TEST": ("small_test",),
         "SOLVER__BEST_METRIC": "all/score",
     }
-    stop_after(training_cfg(folder, tmp_path / "out", **options), 4, QuickTrainer)
-    train(training_cfg(folder, tmp_path / "out", **options), trainer=QuickTrainer)
+    drawn = training_cfg(folder, tmp_path / "out", SEED=-1, **options)
+    options["SEED"] = stop_after(drawn, 4, QuickTrainer).seed
+    train(drawn, trainer=QuickTrainer)
     train(training_cfg(folder, tmp_path / "undisturbed", **options), trainer=QuickTrainer)
     assert_same_state(final_state(tmp_path / "out"), final_state(tmp_path / "undisturbed"))
     weights = final_state(tmp_path / "out")["model"]

@@ -48,5 +48,7 @@ def free_processes() -> int:
     """How many processes this rank may use; 1 where forking is not safe or not allowed."""
     if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
         return 1
-    share = len(os.sched_getaffinity(0)) // comm.get_world_size()
+    has_group = comm._LOCAL_PROCESS_GROUP is not None  # of this machine's ranks
+    ranks = comm.get_local_size() if has_group else comm.get_world_size()
+    share = len(os.sched_getaffinity(0)) // ranks
     return min(max(share, 1), _MAX_PROCESSES)
