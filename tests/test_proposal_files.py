@@ -201,6 +201,18 @@ def test_coco_format_dataset(tmp_path):
     evaluate_proposals.main([*arguments, "--output", str(tmp_path / "out")])
     run = read_run(str(tmp_path / "out"))
     assert run["dataset"] == "objects" and run["metrics"]["box_proposals"]["R90@50-ring"] == 100
+    box = coco["annotations"][0]
+    for content, message in (
+        ({}, "categories"),
+        ([], "list"),
+        ({**coco, "categories": []}, "ValueError"),
+        ({**coco, "annotations": [{**box, "category_id": 4}]}, "category_id=4"),
+        ({**coco, "images": [{"id": 3}]}, "file_name"),
+        ({**coco, "images": [3]}, "int"),
+    ):
+        (tmp_path / "objects.json").write_text(json.dumps(content))
+        with pytest.raises(SystemExit, match=f"objects.json does not hold .*: .*{message}"):
+            evaluate_proposals.main(arguments)
     with pytest.raises(SystemExit, match="is not registered"):
         evaluate_proposals.main([arguments[0], "--dataset", "nothing"])
     with pytest.raises(SystemExit, match="DATASETS.TEST is"):

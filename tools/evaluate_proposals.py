@@ -48,7 +48,13 @@ def register_coco(json_file, image_folder):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     register_coco_instances(name, {}, json_file, image_folder)
-    DatasetCatalog.get(name)  # the classes become known when it is read
+    try:
+        DatasetCatalog.get(name)  # the classes become known when it is read
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
+        sys.exit(
+            f"--json {json_file} does not hold images, annotations and categories in COCO's "
+            f"format: {e!r}"
+        )
     return name
 
 
