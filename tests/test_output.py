@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from nrpn_d2.evaluation import output
 from nrpn_d2.evaluation.output import draw_runs, read_run, write_run
 from nrpn_d2.evaluation.voc_ap import PrecisionRecall
 
@@ -66,10 +67,44 @@ def test_runs_that_were_read_are_drawn(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="results.json.*inference"):
         read_run(str(tmp_path))
-    for content in ('{"bbox": {}}', "[]", "not json"):
-        (tmp_path / "results.json").write_text(content)
-        with pytest.raises(ValueError, match="results.json is not a results.json"):
+    path = tmp_path / "results.json"
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="results.json is not a results.json"):
+        read_run(str(tmp_path))
+    whole = {"dataset": "rings", "metrics": METRICS, "curves": {}}
+    for content, message in (
+        ("not json", "JSONDecodeError"),
+        ("[]", "'dataset' is missing"),
+        ('{"bbox": {}}', "'dataset' is missing"),
+        (json.dumps({**whole, "metrics": [1]}), "'metrics' is missing or not an object"),
+        (json.dumps({**whole, "metrics": {"bbox": 1}}), "'bbox' is missing or not an object"),
+        (json.dumps({**whole, "metrics": {"bbox": {"AP": "1"}}}), "'AP' is .*not a number"),
+        (json.dumps({**whole, "curves": None}), "'curves' is missing or not an object"),
+        (json.dumps({**whole, "curves": {"recall": [1]}}), "'recall' is missing or not an object"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=f"results.json is not a results.json.*: .*{message}"):
             read_run(str(tmp_path))
+
+
+def test_precision_at_a_recall_that_is_a_level():
+    # Of 100 objects, the k-th is found with precision 1 - k / 200. At k = 35, 41, 47, ... the
+    # levels of np.linspace lie beyond k / 100.
+    found = np.arange(1, 101)
+    curve = PrecisionRecall(found / 100, 1 - found / 200, None)
+    sampled = output._sampled({"bbox": {"ring": curve}})["bbox"]["ring"]
+    np.testing.assert_array_equal(sampled[1:], curve.precision)
+
+
+def test_figures_that_fail_lose_no_metrics(tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(output, "draw_runs", fail)
+    write_run(str(tmp_path), "rings", METRICS, CURVES)
+    assert read_run(str(tmp_path))["metrics"]["bbox"]["AP50"] == 54.5
+    assert "AP50,54.5" in (tmp_path / "results.csv").read_text()
+    assert "Not all figures" in caplog.text and "no such font" in caplog.text
 
 
 def test_results_stay_whole_when_the_disk_is_full(tmp_path, monkeypatch):

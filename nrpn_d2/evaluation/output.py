@@ -18,7 +18,7 @@ from .voc_ap import PrecisionRecall
 
 logger = logging.getLogger(__name__)
 
-RECALL_LEVELS = np.linspace(0, 1, 101)
+RECALL_LEVELS = np.arange(101) / 100  # rounded as a recall of 35 / 100 is; np.linspace differs
 
 
 class WritingEvaluators(DatasetEvaluators):
@@ -51,7 +51,7 @@ class WritingEvaluators(DatasetEvaluators):
 def write_run(output_dir, dataset_name, results, curves):
     """
     Write results.json (metrics and curves; nan is null), results.csv (task, metric, value) and, as
-    PNG and PDF, the figures of whatever curves there are.
+    PNG and PDF, the figures of whatever curves there are. Where these fail, the error is logged.
 
     Args:
         output_dir (str): folder, made if it is not there.
@@ -72,8 +72,12 @@ def write_run(output_dir, dataset_name, results, curves):
                 [task, metric, "n/a" if math.isnan(value) else value]
                 for metric, value in metrics.items()
             )
-    draw_runs(output_dir, {dataset_name: curves})
-    logger.info(f"Wrote results.json, results.csv and figures to {output_dir}")
+    try:
+        draw_runs(output_dir, {dataset_name: curves})
+    except Exception:  # a training is worth more than its pictures
+        logger.exception(f"Not all figures are in {output_dir}; results.json and results.csv are")
+    else:
+        logger.info(f"Wrote results.json, results.csv and figures to {output_dir}")
 
 
 def read_run(path):
@@ -86,7 +90,7 @@ def read_run(path):
 
     Raises:
         FileNotFoundError: names the places looked at.
-        ValueError: for a file that is not such a results.json.
+        ValueError: for a file that is not such a results.json; names file and key.
     """
     places = (
         [path]
@@ -99,10 +103,11 @@ def read_run(path):
     with open(found[0]) as f:
         try:
             run = json.load(f)
-            metrics, curves = run["metrics"], run["curves"]
-        except (json.JSONDecodeError, KeyError, TypeError) as e:
+        except ValueError as e:  # neither JSON nor text
             raise ValueError(f"{found[0]} is not a results.json of an evaluation: {e!r}") from e
-    for values in metrics.values():
+    _check_run(run, found[0])
+    curves = run["curves"]
+    for values in run["metrics"].values():
         values.update({key: math.nan for key, value in values.items() if value is None})
     # Budgets and IoU thresholds are numbers again; the names of tasks and classes stay text.
     for kind in ("recall", "errors"):
@@ -110,6 +115,25 @@ def read_run(path):
     for by_class in curves.get("precision_recall", {}).values():
         by_class.update({name: np.array(curve) for name, curve in by_class.items()})
     return run
+
+
+def _check_run(run, path):
+    """ValueError unless ``run`` has the parts, and these the types, of what write_run writes."""
+
+    def check(parent, key, types, expected):
+        if not isinstance(parent, dict) or not isinstance(parent.get(key), types):
+            raise ValueError(
+                f"{path} is not a results.json of an evaluation: '{key}' is missing or not {expected}"
+            )
+
+    check(run, "dataset", str, "text")
+    for part in ("metrics", "curves"):
+        check(run, part, dict, "an object")
+        for key in run[part]:
+            check(run[part], key, dict, "an object")
+    for values in run["metrics"].values():
+        for key in values:
+            check(values, key, (float, int, type(None)), "a number")
 
 
 def draw_runs(output_dir, runs):
