@@ -8,7 +8,7 @@ from test_output import CURVES
 
 RPN = {
     "box_proposals": {"AR@50": 40.5, "R50@50": 81.7, "R50s@50": 1.0, "R70@50": 57.1},
-    "proposal_errors": {"background>0.5": 9.0, "background>0.7": 1.25},
+    "proposal_errors": {"background@50": 80.0, "background>0.5": 9.0, "background>0.7": 1.25},
     "bbox@50": {"AP50": 65.18, "AP": 1.0},
     "bbox": {"AP50": 65.18, "AP": 1.0},
 }
@@ -23,9 +23,28 @@ def test_one_column_per_run_and_one_row_per_metric():
         "AR 50 40.50 40.50",
         "recall, IoU 0.5 50 81.70 60.00",
         "recall, IoU 0.7 50 57.10 57.10",
-        "background, score > 0.7, per image 1.25 1.25",
+        "background, score > 0.7, per image 50 1.25 1.25",
         "mAP, IoU 0.5 50 65.18 n/a",
         "recall, IoU 0.5 100 n/a 70.00",
+    ]
+
+
+def test_counts_among_other_numbers_of_proposals_have_rows_of_their_own():
+    errors = {"background@50": 80.0, "background@100": 90.0, "background>0.7": 3.5}
+    rows = comparison_table({"A": RPN, "B": {"proposal_errors": errors}}).splitlines()
+    rows = [" ".join(row.split()) for row in rows if "background" in row]
+    assert rows == [
+        "background, score > 0.7, per image 50 1.25 n/a",
+        "background, score > 0.7, per image 100 n/a 3.50",
+    ]
+
+
+def test_what_a_run_lacks_is_not_available():
+    lacking = {"proposal_errors": {"background@50": 80.0}, "bbox@50": {"AP": 1.0}}
+    table = comparison_table({"whole": RPN, "lacking": lacking})
+    assert [row.split()[-2:] for row in table.splitlines() if "background" in row or "mAP" in row] == [
+        ["1.25", "n/a"],
+        ["65.18", "n/a"],
     ]
 
 
@@ -60,3 +79,14 @@ def test_runs_of_different_datasets_are_refused(tmp_path):
         compare_runs.main([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(SystemExit, match="no results.json"):
         compare_runs.main([str(tmp_path / "nowhere")])
+    (tmp_path / "a" / "results.json").write_text('{"metrics": {}, "curves": {}}')
+    with pytest.raises(SystemExit, match="a/results.json is not .*'dataset' is missing"):
+        compare_runs.main([str(tmp_path / "a")])
+
+
+def test_runs_without_curves_have_a_table(tmp_path):
+    write_run(str(tmp_path / "a"), "rings", RPN, {})
+    compare_runs.main([str(tmp_path / "a"), "--output", str(tmp_path / "new" / "folder")])
+    assert "65.18" in (tmp_path / "new" / "folder" / "comparison.txt").read_text()
+    with pytest.raises(SystemExit, match="results.json"):
+        compare_runs.main([str(tmp_path / "a"), "--output", str(tmp_path / "a" / "results.json")])

@@ -64,7 +64,8 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         runs = read_runs(args.runs)
-    except (FileNotFoundError, ValueError) as e:
+        os.makedirs(args.output, exist_ok=True)
+    except (OSError, ValueError) as e:
         sys.exit(str(e))
     table = comparison_table({name: run["metrics"] for name, run in runs.items()})
     print(table)

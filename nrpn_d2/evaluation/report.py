@@ -96,10 +96,13 @@ def _compared(tasks):
             yield (f"recall, IoU {float(threshold[1]) / 100:g}", budget), value
     if "proposal_errors" in tasks:
         errors = tasks["proposal_errors"]
-        yield ("background, score > 0.7, per image", ""), errors["background>0.7"]
+        # Counted among as many proposals as the largest budget; other runs may have another.
+        budgets = [int(key.partition("@")[2]) for key in errors if key.startswith("background@")]
+        title = ("background, score > 0.7, per image", str(max(budgets, default="")))
+        yield title, errors.get("background>0.7", math.nan)
     for task in [task for task in tasks if task.startswith("bbox@")] or ["bbox"]:
         if task in tasks:
-            yield ("mAP, IoU 0.5", task.partition("@")[2]), tasks[task]["AP50"]
+            yield ("mAP, IoU 0.5", task.partition("@")[2]), tasks[task].get("AP50", math.nan)
 
 
 def _two_decimals(value):
