@@ -41,11 +41,9 @@ def test_counts_among_other_numbers_of_proposals_have_rows_of_their_own():
 
 def test_what_a_run_lacks_is_not_available():
     lacking = {"proposal_errors": {"background@50": 80.0}, "bbox@50": {"AP": 1.0}}
-    table = comparison_table({"whole": RPN, "lacking": lacking})
-    assert [row.split()[-2:] for row in table.splitlines() if "background" in row or "mAP" in row] == [
-        ["1.25", "n/a"],
-        ["65.18", "n/a"],
-    ]
+    rows = comparison_table({"whole": RPN, "lacking": lacking}).splitlines()
+    assert ["1.25", "n/a"] in [row.split()[-2:] for row in rows if "background" in row]
+    assert ["65.18", "n/a"] in [row.split()[-2:] for row in rows if "mAP" in row]
 
 
 def test_a_detector_without_budgets_has_one_ap():

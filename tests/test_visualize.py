@@ -100,9 +100,8 @@ def test_error_figure_stacks_the_kinds():
     (axes,) = error_figure(runs).axes  # 100 proposals are in one run only
     bars = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
     assert bars == [(0, 30), (0, 45), (30, 70), (45, 55)]
-    assert legend(axes) == dict(
-        zip(["hit", "background"], [axes.patches[0].get_facecolor(), axes.patches[2].get_facecolor()])
-    )
+    hit, background = axes.patches[0].get_facecolor(), axes.patches[2].get_facecolor()
+    assert legend(axes) == {"hit": hit, "background": background} and hit != background
 
 
 def test_precision_recall_figure_has_a_panel_per_class():

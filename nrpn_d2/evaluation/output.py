@@ -123,7 +123,8 @@ def _check_run(run, path):
     def check(parent, key, types, expected):
         if not isinstance(parent, dict) or not isinstance(parent.get(key), types):
             raise ValueError(
-                f"{path} is not a results.json of an evaluation: '{key}' is missing or not {expected}"
+                f"{path} is not a results.json of an evaluation: '{key}' is missing or not "
+                f"{expected}"
             )
 
     check(run, "dataset", str, "text")
