@@ -1,7 +1,6 @@
 import os
 import pickle
 import signal
-import sys
 import cv2
 import numpy as np
 import pytest
@@ -260,11 +259,13 @@ def test_a_process_that_dies_ends_the_tool(tmp_path, monkeypatch):
     assert not os.path.exists(output)
 
 
-def test_a_platform_that_does_not_count_its_free_cores(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    args = make_proposals.parse_arguments(["sliding_window", "--output", "x.pkl"])
-    assert args.processes == 1
+def test_all_cores_by_default(monkeypatch):
+    arguments = ["sliding_window", "--output", "x.pkl"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(48)), raising=False)
+    assert make_proposals.parse_arguments(arguments).processes == 48
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert make_proposals.parse_arguments(arguments).processes == 12
 
 
 def test_commands_that_cannot_work(tmp_path, capsys):

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from evaluate_proposals import add_dataset_arguments, find_dataset, load_config
 from nrpn_d2.data import VOCError
-from nrpn_d2.data.parallel import free_processes
+from nrpn_d2.data.parallel import usable_cores
 from nrpn_d2.evaluation import load_ground_truth
 from nrpn_d2.evaluation.proposal_files import Proposals, rank_logits, save_proposals
 from nrpn_d2.evaluation.proposal_methods import (
@@ -94,7 +94,7 @@ def parse_arguments(arguments):
     parser.add_argument("--fit-to", help=f"dataset whose objects {' and '.join(FITTED)} imitate")
     parser.add_argument("--model", help="bing: folder; edge_boxes: structured edges (optional)")
     parser.add_argument(
-        "--processes", type=int, default=free_processes(), help="default here: %(default)s"
+        "--processes", type=int, default=usable_cores(), help="default here: %(default)s"
     )
     args = parser.parse_args(arguments)
     for value, name in ((args.num, "--num"), (args.processes, "--processes")):

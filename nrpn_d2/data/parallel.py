@@ -50,5 +50,10 @@ def free_processes() -> int:
         return 1
     has_group = comm._LOCAL_PROCESS_GROUP is not None  # of this machine's ranks
     ranks = comm.get_local_size() if has_group else comm.get_world_size()
-    share = len(os.sched_getaffinity(0)) // ranks
-    return min(max(share, 1), _MAX_PROCESSES)
+    return min(max(usable_cores() // ranks, 1), _MAX_PROCESSES)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; where the system does not say, all there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
