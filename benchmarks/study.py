@@ -21,7 +21,7 @@ from statistics import mean
 from tqdm import tqdm
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-# title -> task and metric of the result dictionary: percent, and background proposals per image
+# title -> task and metric of the result dictionary: percent; proposals per image over a score
 COLUMNS = {
     "R@50, IoU 0.5": ("box_proposals", "R50@50"),
     "R@50, IoU 0.7": ("box_proposals", "R70@50"),
@@ -29,6 +29,7 @@ COLUMNS = {
     "R@100, IoU 0.7": ("box_proposals", "R70@100"),
     "R@300, IoU 0.7": ("box_proposals", "R70@300"),
     "AR@50": ("box_proposals", "AR@50"),
+    "hits over 0.7": ("proposal_errors", "hit>0.7"),
     "background over 0.7": ("proposal_errors", "background>0.7"),
     "mAP@50": ("bbox@50", "AP50"),
     "mAP@300": ("bbox@300", "AP50"),

@@ -98,7 +98,8 @@ def recall_figure(runs):
         axes.grid(alpha=0.3)
         axes.set_visible(axes.has_data())
     _legend(grid[0, 0], grid[0, 0].lines, runs, "IoU threshold")
-    _legend(grid[1, 0], grid[1, 0].lines, runs, "number of proposals")
+    if not budgets:
+        _legend(grid[1, 0], [], runs, "number of proposals")
     return figure
 
 
