@@ -43,15 +43,14 @@ NUM_IMAGES, NUM_OBJECTS = 2, 20
 class GivenLogits(nn.Module):
     """In the place of the nRPN."""
 
+    has_unread_layers = False
+
     def __init__(self, logits):
         super().__init__()
         self.logits = nn.Parameter(logits)
 
     def forward(self, images, features):
         return self.logits
-
-    def zero(self):
-        return 0.0 * self.logits.sum()
 
 
 def build(name):

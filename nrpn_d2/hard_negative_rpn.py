@@ -202,9 +202,8 @@ class HardNegativeRPN(RPN):
         Returns:
             The nRPN's (N, R) logits, or None during the warm-up; its loss.
         """
-        zero = self.negative_rpn.zero()
         if get_event_storage().iter < self.warmup_iters:
-            return None, zero
+            return None, self.negative_rpn.zero()
         logits = self.negative_rpn(images, features)
         # Sample its mini-batch: false positives, then objects, on which it has to stay silent,
         # then random background
@@ -215,7 +214,10 @@ class HardNegativeRPN(RPN):
         chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
         loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
         normalizer = self.nrpn_sampler.batch_size_per_image * len(labels)
-        return logits.detach(), zero + loss * (self.nrpn_loss_weight / normalizer)
+        loss = loss * (self.nrpn_loss_weight / normalizer)
+        if self.negative_rpn.has_unread_layers:
+            loss = loss + self.negative_rpn.zero()
+        return logits.detach(), loss
 
     @torch.no_grad()
     def propose_negatives(

@@ -61,6 +61,8 @@ class NegativeRPN(nn.Module):
         self.backbone = backbone
         self.head = head
         self.stop_gradient = stop_gradient
+        outputs = backbone.output_shape() if backbone is not None else {}
+        self.has_unread_layers = not set(outputs) <= set(in_features)
 
     @classmethod
     def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
@@ -95,8 +97,8 @@ class NegativeRPN(nn.Module):
     def zero(self) -> torch.Tensor:
         """A zero that depends on every trainable parameter.
 
-        Part of the loss, since data-parallel training must see a gradient for each parameter in
-        each iteration: also in the warm-up, and also for layers of the backbone that are not read.
+        Data-parallel training must see a gradient for each parameter in each iteration: also in the
+        warm-up, and also for layers of the backbone whose feature maps are not read.
         """
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
 

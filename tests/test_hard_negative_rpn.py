@@ -204,6 +204,7 @@ class _Head(nn.Module):
 
 class _NRPN(nn.Module):
     backbone = None
+    has_unread_layers = False
 
     def __init__(self, logits):
         super().__init__()
