@@ -231,12 +231,13 @@ class NRPNCheckpointer(DetectionCheckpointer):
         self._resumes = resume and self.has_checkpoint()
         if self._resumes and self.save_to_disk:
             self._prune()
-        if not resume and self.save_to_disk:
-            self._set_aside_older_run(path)
         try:
-            return super().resume_or_load(path, resume=resume)
+            loaded = super().resume_or_load(path, resume=resume)
         finally:
             self._resumes = False
+        if not resume and self.save_to_disk:
+            self._set_aside_older_run(path)
+        return loaded
 
     def _set_aside_older_run(self, weights: str) -> None:
         for name in ("last_checkpoint", "model_best.pth"):

@@ -12,7 +12,8 @@ from detectron2.structures import BoxMode
 def registered(objects, class_names, image_ids=None, **metadata):
     """
     Args:
-        objects (list[list[tuple]]): per image, (box, class number[, difficult]); difficult may be "crowd".
+        objects (list[list[tuple]]): per image, (box, class number[, difficult]); difficult is
+            0, 1 or "crowd".
         image_ids (list): "0", "1", ... by default.
 
     Yields:

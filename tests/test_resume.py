@@ -34,7 +34,12 @@ SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRP
     "MODEL__VGG__NORM": "BN",
 }
 
-SHORT = {**SCHEDULE, "SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINTS_TO_KEEP": 1, "TEST__EVAL_PERIOD": 4}
+SHORT = {
+    **SCHEDULE,
+    "SOLVER__MAX_ITER": 6,
+    "SOLVER__CHECKPOINTS_TO_KEEP": 1,
+    "TEST__EVAL_PERIOD": 4,
+}
 
 
 class BestInTheMiddle(DatasetEvaluator):
@@ -273,6 +278,10 @@ def test_killed_before_the_first_checkpoint(tmp_path):
     old = training_cfg(folder, tmp_path / "out", **{**short, "SEED": 2})
     new = training_cfg(folder, tmp_path / "out", **short)
     train(old, trainer=QuickTrainer)
+    misspelt = {**short, "MODEL__WEIGHTS": "no.pth"}
+    with pytest.raises((AssertionError, OSError), match="no.pth"):
+        train(training_cfg(folder, tmp_path / "out", **misspelt), resume=False)
+    assert (tmp_path / "out/last_checkpoint").exists()  # no new run has begun
     killed = QuickTrainer(new)
     killed.resume_or_load(resume=False)
     assert (tmp_path / "out/last_checkpoint.previous").read_text() == "model_final.pth"
