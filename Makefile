@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-UV := $(PY) tools/run_uv.py
+UV := $(PY) install/run_uv.py
 
 .PHONY: demo test lock upgrade
 .DELETE_ON_ERROR:
@@ -22,8 +22,8 @@ $(VENV)/.ready: setup.py $(VENV)/.detectron2
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.detectron2: tools/install_detectron2.py $(VENV)/.requirements
-	$(PY) tools/install_detectron2.py
+$(VENV)/.detectron2: install/install_detectron2.py $(VENV)/.requirements
+	$(PY) install/install_detectron2.py
 	touch $@
 
 # --build-constraints: packages without a wheel are built by the pinned setuptools as well.

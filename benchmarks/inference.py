@@ -23,8 +23,8 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from nrpn_d2 import add_nrpn_config
-from nrpn_d2.export import stock_weights
-from nrpn_d2.inference import load_config, load_model
+from nrpn_d2.deploy.export import stock_weights
+from nrpn_d2.deploy.predictor import load_config, load_model
 
 
 def small_fpn():

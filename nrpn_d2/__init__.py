@@ -1,33 +1,25 @@
 """nrpn_d2: region proposal networks that learn from their own mistakes, for Detectron2.
 
-Importing it registers everything. In data-flow order:
+Importing it registers everything. Rooms, from the bottom to the top; none imports one below it:
 
-    config             add_nrpn_config: every key
-    data               VOC-layout folders and the embedded dataset `shapes` -> dataset dicts
-    vgg                image -> features: build_vgg_backbone; VGGBoxHead
-    hard_negative_rpn  features -> proposals and losses: HardNegativeRPN, the hub of the next five
-    labels             anchors, ground truth -> labels, IoUs
-    negative_rpn       image -> the nRPN's logits
-    mining             logits -> false positives; the nRPN's logits -> hard negatives
-    samplers           labels -> sampled labels: Random, OHEM, IoUBalanced, NRPN, All
-    losses             logits, labels, IoUs -> losses: BCE, Overlap, Focal, QualityFocal
-    events             the exchange of the two networks -> scalars, log
-    checkpoint         pre-trained weights into both networks
-    weights            ImageNet VGG-16: torchvision://vgg16, torchvision://vgg16_caffe, files
-    pixels             the order, mean and deviation of pixels that weights were trained with
-    checkpointer       NRPNCheckpointer, of safe_load (what is read) and saving (what is written)
-    trainer            Trainer: Detectron2's, resumed exactly; of data.loader, seeding,
-                       finite_losses, replay; started by launch
-    evaluation         proposals and detections -> recall and AP
-    visualize          pictures of proposals; curves
+    config      add_nrpn_config: every key
+    utils       whole-or-absent files, safe loading, seeding, parallel work
+    modeling    the method: hard_negative_rpn (the hub), negative_rpn, labels, mining, samplers,
+                losses, events; vgg
+    data        folders in VOC layout and the embedded dataset `shapes` -> model input
+    checkpoint  the checkpointer; the nRPN's start weights; ImageNet weights and their pixels
+    evaluation  proposals and detections -> recall and AP; proposal files; figures
+    engine      the trainer, its loop and hooks; several processes
+    deploy      predictor and export of trained models
 """
-from . import vgg, weights  # noqa: F401  (registers)
+from .checkpoint import imagenet_weights  # noqa: F401  (registers)
+from .modeling import vgg  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
 from .data import register_datasets
-from .hard_negative_rpn import HardNegativeRPN
-from .losses import OBJECTNESS_LOSS_REGISTRY
-from .negative_rpn import NegativeRPN
-from .samplers import NEGATIVE_SAMPLER_REGISTRY
+from .modeling.hard_negative_rpn import HardNegativeRPN
+from .modeling.losses import OBJECTNESS_LOSS_REGISTRY
+from .modeling.negative_rpn import NegativeRPN
+from .modeling.samplers import NEGATIVE_SAMPLER_REGISTRY
 
 register_datasets()
 

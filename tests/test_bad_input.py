@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
 
 from nrpn_d2.data import catalog
-from nrpn_d2.finite_losses import NonFiniteLoss
-from nrpn_d2.safe_load import CheckpointError
+from nrpn_d2.engine.train_loop import NonFiniteLoss
+from nrpn_d2.utils.safe_load import CheckpointError
 from small_run import Run
 
 ROWS = {**bad_data.ROWS, **bad_runs.ROWS}

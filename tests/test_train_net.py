@@ -11,7 +11,7 @@ from voc_folder import write_voc_folder
 import train_net
 from detectron2.engine import default_argument_parser
 
-from nrpn_d2.trainer import scale_nrpn_warmup
+from nrpn_d2.engine.trainer import scale_nrpn_warmup
 
 ROOT = os.path.dirname(os.path.abspath(train_net.__file__))
 SMALL = [

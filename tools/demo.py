@@ -22,7 +22,7 @@ sys.path.insert(0, ROOT)
 
 from train_net import Trainer, setup  # noqa: E402
 
-from nrpn_d2.visualize import proposal_grid  # noqa: E402
+from nrpn_d2.evaluation.figures import proposal_grid  # noqa: E402
 
 
 def top_proposals(model, inputs):

@@ -25,7 +25,7 @@ from nrpn_d2 import add_nrpn_config, check_nrpn_config
 from nrpn_d2.config import merge_config_file
 from nrpn_d2.data import VOCError, register_datasets
 from nrpn_d2.evaluation.proposal_files import evaluate_proposals
-from nrpn_d2.safe_load import CheckpointError
+from nrpn_d2.utils.safe_load import CheckpointError
 
 
 def load_config(config_file):

@@ -16,8 +16,8 @@ import torch
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
 
-from nrpn_d2.export import FORMATS, InferenceGraph, check_parity, load_exported
-from nrpn_d2.inference import Predictor, load_config, load_model
+from nrpn_d2.deploy.export import FORMATS, InferenceGraph, check_parity, load_exported
+from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
 
 
 def random_images(side):

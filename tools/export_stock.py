@@ -10,8 +10,8 @@ import argparse
 
 from detectron2.utils.logger import setup_logger
 
-from nrpn_d2.export import export_stock, needs_this_package
-from nrpn_d2.inference import load_config, load_model
+from nrpn_d2.deploy.export import export_stock, needs_this_package
+from nrpn_d2.deploy.predictor import load_config, load_model
 
 
 def main():

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from evaluate_proposals import add_dataset_arguments, find_dataset, load_config
 from nrpn_d2.data import VOCError
-from nrpn_d2.data.parallel import usable_cores
+from nrpn_d2.utils.parallel import usable_cores
 from nrpn_d2.evaluation import load_ground_truth
 from nrpn_d2.evaluation.proposal_files import Proposals, rank_logits, save_proposals
 from nrpn_d2.evaluation.proposal_methods import (

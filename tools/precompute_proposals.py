@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nrpn_d2.data import register_datasets
 from nrpn_d2.evaluation.proposal_files import Proposals, save_proposals
-from nrpn_d2.inference import Predictor, load_config, load_model
+from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
 
 
 def precompute(cfg, model, records):

@@ -23,8 +23,8 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from nrpn_d2.inference import Predictor, class_names, load_config, load_model
-from nrpn_d2.saving import atomic_open
+from nrpn_d2.deploy.predictor import Predictor, class_names, load_config, load_model
+from nrpn_d2.utils.saving import atomic_open
 
 
 def find_images(pattern):

@@ -13,11 +13,11 @@ import math
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
-from nrpn_d2.checkpointer import NRPNCheckpointer
-from nrpn_d2.inference import load_config
-from nrpn_d2.replay import replay_step
-from nrpn_d2.safe_load import load_file
-from nrpn_d2.trainer import scale_nrpn_warmup
+from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
+from nrpn_d2.deploy.predictor import load_config
+from nrpn_d2.engine.replay import replay_step
+from nrpn_d2.utils.safe_load import load_file
+from nrpn_d2.engine.trainer import scale_nrpn_warmup
 
 
 def parse_arguments():

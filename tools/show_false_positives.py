@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from train_net import NRPNCheckpointer, Trainer, setup  # noqa: E402
 
 from nrpn_d2.evaluation import with_budgets  # noqa: E402
-from nrpn_d2.visualize import proposal_grid  # noqa: E402
+from nrpn_d2.evaluation.figures import proposal_grid  # noqa: E402
 
 
 def confident_background(proposals, objects, score, iou):

@@ -10,10 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
-from .shapes import SHAPES_CLASSES, make_shapes
-from .voc import check_on_error, read_voc
-from .voc_layout import check_voc_folder, list_splits
-from .voc_xml import VOCError, check_class_names
+from .shapes.dataset import SHAPES_CLASSES, make_shapes
+from .voc.reader import check_on_error, read_voc
+from .voc.layout import check_voc_folder, list_splits
+from .voc.xml import VOCError, check_class_names
 
 __all__ = ["register_voc", "register_datasets", "check_datasets"]
 

@@ -18,7 +18,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from ..seeding import seeded
+from ..utils.seeding import seeded
 
 _MAX_TRIES = 100
 

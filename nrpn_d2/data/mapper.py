@@ -7,7 +7,7 @@ from PIL import Image
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 
-from .voc_xml import VOCError
+from .voc.xml import VOCError
 
 
 # ValueError: a side of less than half a pixel, when a long strip is made to fit

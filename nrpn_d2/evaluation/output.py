@@ -11,8 +11,8 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
-from ..saving import atomic_open
-from ..visualize import error_figure, precision_recall_figure, recall_figure, save_figure
+from ..utils.saving import atomic_open
+from .figures import error_figure, precision_recall_figure, recall_figure, save_figure
 from .evaluator import together
 from .voc_ap import PrecisionRecall
 

@@ -19,8 +19,8 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from ..safe_load import load_file
-from ..saving import atomic_open
+from ..utils.safe_load import load_file
+from ..utils.saving import atomic_open
 from .boxes import check_boxes
 from .ground_truth import load_ground_truth
 from .output import WritingEvaluators

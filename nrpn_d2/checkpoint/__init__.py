@@ -1,0 +1,1 @@
+"""Weights in and out: the checkpointer, the nRPN's start, ImageNet weights and their pixels."""

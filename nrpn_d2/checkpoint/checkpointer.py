@@ -1,0 +1,284 @@
+"""Checkpoints: read without running what is in them, written whole or not at all.
+
+    MODEL.WEIGHTS -> set_pixels(cfg) -> model -> NRPNCheckpointer.load
+"""
+import os
+import re
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+from urllib.parse import parse_qsl
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+
+from .pixels import KINDS, Pixels, apply_pixels, pixels_of, raise_if_different
+from ..utils.safe_load import CheckpointError, load_file
+from ..utils.saving import atomic_open
+from .imagenet_weights import (
+    TorchvisionHandler,
+    has_caffe_names,
+    is_imagenet_vgg,
+    place_imagenet_vgg,
+    read_caffe_blobs,
+    torchvision_entry,
+)
+
+_TAG_REMEDY = "write the name of a checkpoint into it, or delete it to start from MODEL.WEIGHTS"
+_PERIODIC = re.compile(r"model_\d{7}\.pth")
+_HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
+
+
+def split_query(path: str) -> Tuple[str, Dict[str, str]]:
+    """``file.pth?pixels=caffe`` -> ``file.pth`` and ``{"pixels": "caffe"}``."""
+    path, _, query = path.partition("?")
+    options = dict(parse_qsl(query))
+    unknown = set(options) - {"pixels", "matching_heuristics"}
+    if unknown:
+        raise ValueError(f"MODEL.WEIGHTS {path}?{query}: unknown {', '.join(sorted(unknown))}")
+    return path, options
+
+
+def read_checkpoint(path: str, mmap: bool = False) -> Dict[str, Any]:
+    """
+    Args:
+        path: a local file: .pth of torch, .pkl of Detectron2, Detectron or Caffe, .pyth of pycls.
+        mmap: leave the tensors on the disk until they are used, where the format allows.
+
+    Returns:
+        "model", a dict of tensors or arrays by name, and what else the file holds; as of
+        ``DetectionCheckpointer._load_file``.
+
+    Raises:
+        CheckpointError: naming ``path``, if it is unreadable, holds something else, or asks for an
+            object that could run code.
+    """
+    data = load_file(path, mmap)
+    if isinstance(data, Mapping) and "model_state" in data:  # pycls
+        weights = {k: v for k, v in data["model_state"].items() if "num_batches_tracked" not in k}
+        data = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+    elif isinstance(data, Mapping) and "model" not in data:
+        data = _bare_weights(data, is_pickle=path.endswith(".pkl"))
+    weights = data.get("model") if isinstance(data, Mapping) else None
+    if not isinstance(weights, Mapping) or not weights:
+        raise CheckpointError(f"{path} holds no weights by name: it is not a checkpoint")
+    for name, value in weights.items():
+        if not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise CheckpointError(f"{path} is not a checkpoint: {name!r} is a {type(value)}")
+    return dict(data)
+
+
+def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> Dict[str, Any]:
+    """Weights by name, without anything around them."""
+    blobs = data["blobs"] if isinstance(data.get("blobs"), Mapping) else data
+    named = read_caffe_blobs(blobs)
+    if has_caffe_names(named):
+        return {"model": named}
+    if not is_pickle or is_imagenet_vgg(blobs):
+        return {"model": blobs}
+    weights = {name: value for name, value in blobs.items() if not name.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def set_pixels(cfg: CfgNode, weights: Optional[str] = None) -> None:
+    """Make the config's pixels those of its weights, in place; call it before the model is built.
+
+    Keys with Detectron2's default values are set. Nothing happens for weights that do not say what
+    their pixels are: no weights at all, or checkpoints that another package wrote.
+
+    Args:
+        weights: what to go by instead of ``MODEL.WEIGHTS``.
+
+    Raises:
+        ValueError: naming the keys that contradict the weights.
+        CheckpointError: for a file that cannot be read.
+    """
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
+    if not weights:
+        return
+    path, options = split_query(weights)
+    if path.startswith(TorchvisionHandler.PREFIX):
+        torchvision_entry(path)
+        pixels = KINDS[path[len(TorchvisionHandler.PREFIX) :]]
+    else:
+        local = PathManager.get_local_path(path)
+        pixels = pixels_of(read_checkpoint(local, mmap=True), local, options.get("pixels", ""))
+    if pixels is not None:
+        apply_pixels(cfg, pixels, weights)
+
+
+def last_checkpoint(folder: str) -> Optional[str]:
+    """The checkpoint that a resumed run starts from, or None.
+
+    Raises:
+        CheckpointError: the file that names it is unreadable, or names none.
+    """
+    tag = os.path.join(folder, "last_checkpoint")
+    if not os.path.lexists(tag):
+        return None
+    try:
+        with open(tag, encoding="utf-8") as f:
+            name = f.read().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise CheckpointError(f"{tag} cannot be read ({e}); {_TAG_REMEDY}") from e
+    path = os.path.join(folder, name)
+    if "\0" in path or not os.path.isfile(path):
+        raise CheckpointError(f"{tag} names {name!r}, which is no file there; {_TAG_REMEDY}")
+    return path
+
+
+def differences(incompatible) -> List[str]:
+    """What a checkpoint and a model do not have in common, a line each.
+
+    Args:
+        incompatible: what ``DetectionCheckpointer._load_model`` returns.
+    """
+    shapes = incompatible.incorrect_shapes
+    problems = [f"{k}: {saved} in the checkpoint, {own} in the model" for k, saved, own in shapes]
+    mismatched = {k for k, _, _ in shapes}  # to torch, they are missing
+    missing = [k for k in incompatible.missing_keys if k not in mismatched]
+    problems += [f"{k}: not in the checkpoint" for k in missing]
+    return problems + [f"{k}: not in the model" for k in incompatible.unexpected_keys]
+
+
+class NRPNCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that reads safely, knows ImageNet VGGs, and writes atomically."""
+
+    def __init__(self, model, save_dir="", *, pixels: Optional[Pixels] = None, keep=0, **kwargs):
+        """
+        Args:
+            model: as for ``DetectionCheckpointer``.
+            save_dir: a local folder.
+            pixels: the config's; saved in every checkpoint, and compared with those of a checkpoint
+                that is loaded.
+            keep: number of periodic checkpoints (model_0004999.pth) to keep, the newest; 0: all.
+            kwargs: as for ``DetectionCheckpointer``.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.pixels = pixels
+        self.keep = keep
+        self._options: Dict[str, str] = {}
+        self._file = ""  # that is being loaded
+        self._resumes = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model, **checkpointables) -> "NRPNCheckpointer":
+        return cls(
+            model,
+            cfg.OUTPUT_DIR,
+            pixels=Pixels.of_config(cfg),
+            keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP,
+            **checkpointables,
+        )
+
+    def load(self, path, *args, **kwargs):
+        """As ``DetectionCheckpointer.load``.
+
+        Raises:
+            CheckpointError: see :func:`read_checkpoint`; or no weight in the file fits the model.
+            ValueError: if the checkpoint's pixels are not the config's, or an ImageNet VGG does not
+                fit the model.
+        """
+        if path:
+            path, self._options = split_query(path)
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 main forgets it after an error
+
+    def _load_file(self, filename: str) -> Dict[str, Any]:
+        self._file = filename
+        checkpoint = read_checkpoint(filename)
+        if self._options.get("matching_heuristics") == "True":
+            checkpoint["matching_heuristics"] = True
+        pixels = pixels_of(checkpoint, filename, self._options.get("pixels", ""))
+        if pixels is not None and self.pixels is not None:
+            raise_if_different(pixels, self.pixels, filename)
+        return checkpoint
+
+    def _load_model(self, checkpoint: Dict[str, Any]):
+        if is_imagenet_vgg(checkpoint["model"]):
+            self._convert_ndarray_to_tensor(checkpoint["model"])
+            place_imagenet_vgg(self.model, checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        names = {name for name, _ in self.model.named_parameters()}
+        if names and names <= set(incompatible.missing_keys):
+            raise CheckpointError(
+                f"{self._file} has nothing of the model: no weight has a name and a shape of its "
+                "own there. It belongs to another architecture, or to another MODEL.BACKBONE.NAME"
+            )
+        return incompatible
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        problems = differences(incompatible)
+        if self._resumes and problems:
+            raise CheckpointError(
+                f"{self._file} was written by a run of another model, so it cannot be resumed with "
+                f"this config; take that run's, or another OUTPUT_DIR:\n  " + "\n  ".join(problems)
+            )
+        super()._log_incompatible_keys(incompatible)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
+        """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
+
+        Without ``resume`` the last and the best checkpoint of an older run are set aside, so that
+        this run, killed and resumed, does not go on with them.
+
+        Raises:
+            CheckpointError: besides :meth:`load`, if the run to be resumed had another model.
+        """
+        self._resumes = resume and self.has_checkpoint()
+        if self._resumes and self.save_to_disk:
+            self._prune()
+        try:
+            loaded = super().resume_or_load(path, resume=resume)
+        finally:
+            self._resumes = False
+        if not resume and self.save_to_disk:
+            self._set_aside_older_run(path)
+        return loaded
+
+    def _set_aside_older_run(self, weights: str) -> None:
+        for name in ("last_checkpoint", "model_best.pth"):
+            path = os.path.join(self.save_dir, name)
+            if os.path.isfile(path) and os.path.abspath(path) != os.path.abspath(weights or ""):
+                os.replace(path, f"{path}.previous")
+                self.logger.warning("Of an older run: %s, now %s.previous", path, name)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth, make it the last checkpoint, and prune old ones."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        self.write(name, **kwargs)
+        self.tag_last_checkpoint(f"{name}.pth")
+        self._prune()
+
+    def write(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth and leave the last checkpoint what it was."""
+        data = {"model": self.model.state_dict()}
+        if self.pixels is not None:
+            data["pixels"] = self.pixels.to_checkpoint()
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()}, **kwargs)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        with atomic_open(path, "wb") as f:
+            torch.save(data, f)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        with atomic_open(os.path.join(self.save_dir, "last_checkpoint"), "w") as f:
+            f.write(last_filename_basename)
+
+    def _prune(self) -> None:
+        """Remove old periodic checkpoints, and what a killed run left half written.
+
+        The last checkpoint stays, even where a killed run has written a newer one.
+        """
+        last = last_checkpoint(self.save_dir)
+        files = [os.path.join(self.save_dir, name) for name in os.listdir(self.save_dir)]
+        periodic = [path for path in files if _PERIODIC.fullmatch(os.path.basename(path))]
+        periodic.sort(key=lambda path: (os.path.getmtime(path), path))
+        old = periodic[: -self.keep] if self.keep else []
+        old = [path for path in old if path != last]
+        for path in old + [path for path in files if _HALF_WRITTEN.search(path)]:
+            os.remove(path)

@@ -1,0 +1,197 @@
+"""ImageNet VGG-16 into the VGG backbone, its copy in the nRPN, and fc6/fc7 of the box head.
+
+What ``MODEL.WEIGHTS`` may be, and the pixels that the weights were trained with:
+
+    torchvision://vgg16        torchvision's own training    RGB, its mean and deviation
+    torchvision://vgg16_caffe  Caffe's convolutions, no fc   RGB, its mean, deviation 1
+    FILE with Caffe's names    conv1_1 ... fc7               BGR, Caffe's mean, deviation 1
+    FILE with torchvision's    features.0 ... classifier.3   those of vgg16
+    FILE?pixels=caffe          the same, ported from Caffe   BGR, Caffe's mean, deviation 1
+
+Detectron2's checkpointer loads the first two as well: the names are translated by the model.
+"""
+import logging
+import os
+import re
+from typing import Any, Dict, Iterable, List, Mapping, Tuple
+
+import numpy as np
+import torch
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, file_lock
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torchvision.models import VGG16_Weights
+
+from ..modeling.vgg import VGG, VGGBoxHead
+
+logger = logging.getLogger(__name__)
+
+TORCHVISION = {
+    "vgg16": VGG16_Weights.IMAGENET1K_V1,
+    "vgg16_caffe": VGG16_Weights.IMAGENET1K_FEATURES,
+}
+CLASSIFIER = {"classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
+_TORCHVISION_NAME = re.compile(r"features\.\d+\.\w+$")
+_CAFFE_NAME = re.compile(r"conv\d+_\d+\.\w+$")
+
+
+class TorchvisionHandler(PathHandler):
+    """``torchvision://vgg16`` -> the file in torch.hub's cache, downloaded at the first use."""
+
+    PREFIX = "torchvision://"
+
+    def _get_supported_prefixes(self) -> List[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, **kwargs) -> str:
+        url = torchvision_entry(path).url
+        folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+        local = os.path.join(folder, os.path.basename(url))
+        os.makedirs(folder, exist_ok=True)
+        with file_lock(local):  # several processes, one download
+            if not os.path.isfile(local):
+                sha256_prefix = re.search(r"-([0-9a-f]{8})\.", local).group(1)
+                torch.hub.download_url_to_file(url, local, sha256_prefix)
+        return local
+
+    def _open(self, path: str, mode: str = "r", **kwargs):
+        return PathManager.open(self._get_local_path(path), mode, **kwargs)
+
+
+PathManager.register_handler(TorchvisionHandler())
+
+
+def torchvision_entry(path: str) -> VGG16_Weights:
+    """
+    Raises:
+        ValueError: if there is no such entry.
+    """
+    name = path[len(TorchvisionHandler.PREFIX) :]
+    if name not in TORCHVISION:
+        known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
+        raise ValueError(f"MODEL.WEIGHTS {path!r}: there are {known}, or the path of a file")
+    return TORCHVISION[name]
+
+
+def has_caffe_names(names: Iterable[str]) -> bool:
+    return any(_CAFFE_NAME.match(name) for name in names)
+
+
+def is_imagenet_vgg(names: Iterable[str]) -> bool:
+    """Whether the names of a file are torchvision's or Caffe's for VGG's convolutions."""
+    return has_caffe_names(names) or any(_TORCHVISION_NAME.match(name) for name in names)
+
+
+def read_caffe_blobs(blobs: Mapping[str, Any]) -> Dict[str, Any]:
+    """Give Caffe's blobs the names of parameters.
+
+    Args:
+        blobs: "conv1_1_w" and "conv1_1_b" (Detectron), or "conv1_1": [weight, bias] (pycaffe).
+            Other entries stay as they are, momentum is left out.
+
+    Returns:
+        "conv1_1.weight" and "conv1_1.bias".
+    """
+    named = {}
+    for name, value in blobs.items():
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            named[f"{name}.weight"], named[f"{name}.bias"] = map(np.asarray, value)
+        elif not name.endswith("_momentum"):
+            named[re.sub("_w$", ".weight", re.sub("_b$", ".bias", name))] = value
+    return named
+
+
+def _caffe_names(model: nn.Module, names: Iterable[str]) -> Dict[str, str]:
+    """Each name, torchvision's or Caffe's, -> Caffe's; torchvision numbers all kinds of layers."""
+    vggs = [module for module in model.modules() if isinstance(module, VGG)]
+    if not vggs:
+        raise ValueError(
+            "MODEL.WEIGHTS is an ImageNet VGG, and the model has no VGG: set MODEL.BACKBONE.NAME "
+            "to build_vgg_backbone, or choose other weights"
+        )
+    layers, index = dict(CLASSIFIER), 0
+    for convs in vggs[0]._stages.values():
+        for conv in convs:
+            layers[f"features.{index}"] = conv
+            index += 2  # a convolution and its ReLU
+        index += 1  # the pooling
+    split = {name: name.rpartition(".") for name in names}
+    return {n: f"{layers.get(layer, layer)}.{kind}" for n, (layer, _, kind) in split.items()}
+
+
+def _places(model: nn.Module) -> Dict[str, Tuple[str, Tensor]]:
+    """Each parameter of the model that VGG-16 has -> (Caffe's name of it, the parameter)."""
+    places = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, (VGG, VGGBoxHead)) and "negative_rpn" not in prefix:
+            for name, value in module.state_dict().items():
+                places[f"{prefix}.{name}"] = (name, value)
+    return places
+
+
+def place_imagenet_vgg(model: nn.Module, state_dict: Dict[str, Tensor]) -> None:
+    """Give an ImageNet VGG-16 the names that it has in the model, in place.
+
+    fc8, the 1000 classes, is left out; so are fc6 and fc7 in a model without a ``VGGBoxHead``, and
+    a classifier without values (NaN, as in torchvision's IMAGENET1K_FEATURES).
+
+    Args:
+        model: a ``GeneralizedRCNN`` or ``ProposalNetwork`` with a :class:`VGG`.
+        state_dict: torchvision's or Caffe's names -> tensors.
+
+    Raises:
+        ValueError: listing every name without a place in the model, every parameter of the model
+            without values, and every shape that differs.
+    """
+    caffe = {new: state_dict[old] for old, new in _caffe_names(model, state_dict).items()}
+    caffe = {k: v for k, v in caffe.items() if not (k.startswith("fc") and v.isnan().all())}
+    places, placed, problems = _places(model), {}, []
+    for name, (source, parameter) in places.items():
+        if source not in caffe:
+            problems.append(f"{name}: no values in the file")
+            continue
+        value = caffe[source]
+        if value.dim() == 4 and value.shape[:2] == (1, 1):  # how old Caffe stored fc6
+            value = value.reshape(value.shape[2:])
+        if value.shape != parameter.shape:
+            problems.append(
+                f"{name}: {tuple(value.shape)} in the file, {tuple(parameter.shape)} in the model"
+            )
+        elif not value.isfinite().all():
+            problems.append(f"{name}: values in the file that are not finite")
+        placed[name] = value
+    used = {source for source, _ in places.values()}
+    head = any(source.startswith("fc") for source in used)
+    unused = {name for name in caffe if name not in used}
+    left_out = {n for n in unused if n.startswith("fc8.") or (not head and n.startswith("fc"))}
+    problems += [f"{name} in the file: no place in the model" for name in sorted(unused - left_out)]
+    if problems:
+        listed = "\n  ".join(problems)
+        raise ValueError(f"The ImageNet VGG does not fit the model:\n  {listed}{_hint(problems)}")
+    logger.info("ImageNet VGG: %s; left out: %s", ", ".join(placed), ", ".join(sorted(left_out)))
+    state_dict.clear()
+    state_dict.update(placed)
+
+
+def _hint(problems: List[str]) -> str:
+    if not any(re.search(r"fc[67]\.\w+: no values", p) for p in problems):
+        return ""
+    return (
+        "\ntorchvision://vgg16_caffe has convolutions only. fc6 and fc7 are in torchvision://vgg16 "
+        "and in files ported from Caffe as a whole"
+    )
+
+
+def _on_load(model, state_dict, prefix, *args):
+    if prefix == "" and is_imagenet_vgg(state_dict):
+        place_imagenet_vgg(model, state_dict)
+
+
+def _watch_models(model: nn.Module, name: str, submodule: nn.Module) -> None:
+    """Called by torch when ``model.name = submodule``; ``model`` sees whole checkpoints."""
+    if name == "backbone" and any(isinstance(m, VGG) for m in submodule.modules()):
+        model._register_load_state_dict_pre_hook(_on_load, with_module=True)
+
+
+register_module_module_registration_hook(_watch_models)

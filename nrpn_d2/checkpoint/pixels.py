@@ -1,0 +1,114 @@
+"""What the pixels of a model are: their order, mean and deviation belong to its weights."""
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+from detectron2.config import CfgNode, get_cfg
+
+from .imagenet_weights import TORCHVISION, has_caffe_names, is_imagenet_vgg
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A model sees ``(image - mean) / std``, of an image of 0 to 255 in the order ``format``."""
+
+    format: str
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+
+    KEYS = {"format": "INPUT.FORMAT", "mean": "MODEL.PIXEL_MEAN", "std": "MODEL.PIXEL_STD"}
+
+    @classmethod
+    def of_config(cls, cfg: CfgNode) -> "Pixels":
+        return cls(cfg.INPUT.FORMAT, tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD))
+
+    @classmethod
+    def of_torchvision(cls, entry) -> "Pixels":
+        transforms = entry.transforms()
+        mean, std = ([round(255 * x, 3) for x in v] for v in (transforms.mean, transforms.std))
+        return cls("RGB", tuple(mean), tuple(std))
+
+    def differing_keys(self, other: "Pixels") -> Dict[str, str]:
+        """Name of each field that differs -> its key in the config."""
+        return {name: key for name, key in self.KEYS.items() if not self._equal(other, name)}
+
+    def _equal(self, other: "Pixels", name: str) -> bool:
+        mine, theirs = getattr(self, name), getattr(other, name)
+        if name == "format":
+            return mine == theirs
+        return len(mine) == len(theirs) and np.allclose(mine, theirs, rtol=0, atol=0.01)
+
+    def to_checkpoint(self) -> Dict[str, Any]:
+        return {name: x if name == "format" else list(x) for name, x in asdict(self).items()}
+
+    @classmethod
+    def from_checkpoint(cls, saved: Dict[str, Any]) -> "Pixels":
+        return cls(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))
+
+
+KINDS = {name: Pixels.of_torchvision(entry) for name, entry in TORCHVISION.items()}
+KINDS["caffe"] = Pixels("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+
+
+def pixels_of(checkpoint: Dict[str, Any], path: str, kind: str = "") -> Optional[Pixels]:
+    """
+    Args:
+        checkpoint: the content of ``path``, with "model", and "pixels" if this package saved it.
+        kind: a name in ``KINDS``, for an ImageNet VGG only; "" to go by the names of its layers.
+
+    Returns:
+        What its pixels have to be, or None for a checkpoint that does not say.
+
+    Raises:
+        ValueError: for an unknown ``kind``, or one for anything but an ImageNet VGG.
+    """
+    if kind and (kind not in KINDS or not is_imagenet_vgg(checkpoint["model"])):
+        raise ValueError(
+            f"{path}?pixels={kind}: the pixels of an ImageNet VGG may be {', '.join(KINDS)}; "
+            "those of other weights cannot be chosen"
+        )
+    if "pixels" in checkpoint:
+        return Pixels.from_checkpoint(checkpoint["pixels"])
+    if not is_imagenet_vgg(checkpoint["model"]):
+        return None
+    if kind:
+        return KINDS[kind]
+    if has_caffe_names(checkpoint["model"]):
+        return KINDS["caffe"]
+    files = {os.path.basename(entry.url): name for name, entry in TORCHVISION.items()}
+    return KINDS[files.get(os.path.basename(path), "vgg16")]
+
+
+def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
+    """Set the keys that have Detectron2's default values, in place.
+
+    Raises:
+        ValueError: naming the keys that say something else.
+    """
+    defaults = Pixels.of_config(get_cfg())
+    current = Pixels.of_config(cfg)
+    differing = pixels.differing_keys(current)
+    chosen = current.differing_keys(defaults)
+    raise_if_different(pixels, current, path, set(differing) & set(chosen))
+    for name, key in differing.items():
+        value = getattr(pixels, name)
+        cfg.merge_from_list([key, value if name == "format" else list(value)])
+        logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)
+
+
+def raise_if_different(pixels: Pixels, current: Pixels, path: str, names=None) -> None:
+    """
+    Raises:
+        ValueError: naming the keys of ``names`` (all by default) in which ``current``, the
+            config's pixels, differ from the weights'.
+    """
+    differing = pixels.differing_keys(current)
+    wrong = [
+        f"{key} is {getattr(current, name)}, the weights need {getattr(pixels, name)}"
+        for name, key in differing.items()
+        if names is None or name in names
+    ]
+    if wrong:
+        raise ValueError(f"The config contradicts the weights {path}: " + "; ".join(wrong))

@@ -1,0 +1,1 @@
+"""The embedded dataset: drawn shapes in a folder in VOC layout."""

@@ -1,0 +1,1 @@
+"""Folders in PASCAL VOC layout -> Detectron2's dataset dicts."""

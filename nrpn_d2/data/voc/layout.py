@@ -1,0 +1,106 @@
+"""The folders and lists of the PASCAL VOC layout.
+
+root/ImageSets/Main/<split>.txt    one image id per line
+root/JPEGImages/<id>.jpg           or .jpeg or .png, in upper or lower case
+root/Annotations/<id>.xml          none for a background image
+"""
+
+import glob
+import os
+from typing import Dict, List, Sequence, Tuple
+
+from .xml import VOCError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def check_voc_folder(root: str) -> None:
+    """Raises VOCError unless the folder exists and has the three folders of the VOC layout."""
+    if not os.path.isdir(root):
+        raise VOCError(f"{root}: there is no such folder; correct the path of the dataset")
+    for part in ("ImageSets/Main", "JPEGImages", "Annotations"):
+        if not os.path.isdir(os.path.join(root, *part.split("/"))):
+            message = f"{root}: it has no folder {part}, so it is not in VOC layout"
+            raise VOCError(f"{message}; give the folder that directly contains {part}")
+
+
+def read_split(path: str, files: Dict[str, Sequence[str]]) -> Tuple[List[str], List[VOCError]]:
+    """Reads the ids of a split file.
+
+    Args:
+        path: the text file.
+        files: the ids that have images.
+
+    Returns:
+        The ids in the file's order without repetitions, and a VOCError for each repetition and
+        for each id that would lead out of the folder.
+
+    Raises:
+        VOCError: the file is missing, not UTF-8, or lists nothing.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file.read().splitlines()]
+    except UnicodeDecodeError as error:
+        raise VOCError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        message = f"{path}: the split file cannot be read ({error})"
+        raise VOCError(f"{message}; correct the name of the split or create the file") from None
+    ids, faults = {}, []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        image_id = line if line in files else line.split()[0]
+        where = f"{path}: line {number}: id {image_id[:80]!r}"
+        if not _stays_inside(image_id):
+            message = f"{where} is not the name of a file below JPEGImages; correct the id"
+            faults.append(VOCError(message, "bad id"))
+        elif image_id in ids:
+            message = f"{where} is already on line {ids[image_id]}; delete one of them"
+            faults.append(VOCError(message, "duplicate id"))
+        else:
+            ids[image_id] = number
+    if not ids and not faults:
+        raise VOCError(f"{path}: the split file lists no image; write one id per line")
+    return list(ids), faults
+
+
+def _stays_inside(image_id: str) -> bool:
+    # Compared as text: links that the dataset's owner made may lead where they want.
+    parts = image_id.split("/")
+    return image_id.isprintable() and not (
+        "\\" in image_id or ":" in image_id or any(part in ("", ".", "..") for part in parts)
+    )
+
+
+def list_images(folder: str) -> Dict[str, List[str]]:
+    """Image id -> the image files of that name, relative to the folder."""
+    files: Dict[str, List[str]] = {}
+    for parent, _, names in os.walk(folder):
+        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                path = name if prefix == "./" else prefix + name
+                files.setdefault(path[: len(path) - len(suffix)], []).append(path)
+    return files
+
+
+def list_splits(root: str, class_names: Sequence[str]) -> List[str]:
+    """The id lists in ImageSets/Main, by name.
+
+    VOC's per-class files ``<class>_<split>.txt`` are none.
+
+    Raises:
+        VOCError: there is no split.
+    """
+    folder = os.path.join(root, "ImageSets", "Main")
+    paths = glob.glob(os.path.join(glob.escape(folder), "*.txt"))
+    names = sorted(os.path.splitext(os.path.basename(path))[0] for path in paths)
+    per_class = {f"{class_name}_{split}" for class_name in class_names for split in names}
+    splits = [name for name in names if name not in per_class]
+    if not splits:
+        raise VOCError(
+            f"{folder}: no split in it; write one image id per line into, say, train.txt"
+        )
+    return splits

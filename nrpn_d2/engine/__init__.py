@@ -1,0 +1,1 @@
+"""From a config to a run: the trainer, its loop and hooks, and several processes."""

@@ -1,0 +1,245 @@
+"""The trainer: it resumes exactly, and stops or skips where losses are not finite."""
+import logging
+import os
+import weakref
+from typing import Any, Dict
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..checkpoint.checkpointer import NRPNCheckpointer
+from ..data import VOCDatasetMapper
+from ..data.loader import TrainLoader, build_train_loader
+from ..evaluation import build_evaluators, with_budgets
+from ..modeling.events import ExchangePrinter
+from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
+from .precise_bn import RepeatablePreciseBN
+from .replay import save_step
+from ..utils.saving import BestCheckpoint, best_metric
+from ..utils.seeding import seed_all
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer on VOC-layout data, evaluated at several proposal budgets.
+
+    Every random number is a function of the run's seed and of the iteration, so that a run that is
+    killed and resumed ends with the weights of the undisturbed one.
+
+    Attributes:
+        seed: SEED of the config; if that is negative, one that was drawn, or the checkpoint's.
+        skipped_nonfinite: batches skipped so far; see SOLVER.SKIP_NONFINITE.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        world_size = comm.get_world_size()
+        cfg = DefaultTrainer.auto_scale_workers(scale_nrpn_warmup(cfg, world_size), world_size)
+        if cfg.SOLVER.DETERMINISTIC:
+            use_deterministic_algorithms(cfg)
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.skipped_nonfinite = 0
+        self._logger = logging.getLogger(__name__)
+        self._logger.info("Random numbers are those of SEED %d", self.seed)
+
+        seed_all(self.seed)  # new weights are the same in every process
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        # DefaultTrainer names a device to DDP, which refuses that on the CPU
+        devices = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        model = create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
+        loop = FiniteAMPTrainer if cfg.SOLVER.AMP.ENABLED else FiniteTrainer
+        self._trainer = loop(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = NRPNCheckpointer.from_config(cfg, model, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def train(self):
+        """Train, and return the results of the evaluation at the end.
+
+        Only a ``TrainLoader`` goes on where the checkpoint was written; a loader of another kind,
+        from a subclass, starts anew.
+
+        Raises:
+            ValueError: the checkpoint is from after the last iteration, or not that of all
+                processes.
+        """
+        starts = sorted(set(comm.all_gather((self.start_iter, self.seed))))
+        if len(starts) > 1:
+            each = " and ".join(f"iteration {start} with SEED {seed}" for start, seed in starts)
+            raise ValueError(
+                f"Some processes start at {each}: OUTPUT_DIR {self.cfg.OUTPUT_DIR} has other "
+                "checkpoints on other machines; make it a folder that all of them share"
+            )
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"{self.checkpointer.get_checkpoint_file()} is of iteration {self.start_iter}, "
+                f"after SOLVER.MAX_ITER {self.max_iter}; make that larger, or take --eval-only"
+            )
+        if isinstance(self.data_loader, TrainLoader):
+            self.data_loader.start_at(self.start_iter, self.seed)
+        super().train()
+        return self._last_eval_results
+
+    def before_train(self):
+        super().before_train()
+        if self.start_iter > 0:
+            self._repeat_what_follows_a_checkpoint()
+
+    def _repeat_what_follows_a_checkpoint(self) -> None:
+        """The evaluation and, after the last iteration, model_final.
+
+        Both come after the numbered checkpoint, and the run may have been killed before they ended.
+        """
+        self.iter = self.storage.iter = self.start_iter - 1
+        last = os.path.basename(self.checkpointer.get_checkpoint_file())
+        lacks_final = self.start_iter == self.max_iter and last != "model_final.pth"
+        for hook in self._hooks:
+            final = isinstance(hook, PeriodicCheckpointer) and lacks_final
+            if final or isinstance(hook, (EvalHook, BestCheckpoint)):
+                hook.after_step()
+
+    def after_train(self):
+        if self.iter < self.max_iter:
+            # An error, which in the last iteration Detectron2 takes for the end: one process would
+            # evaluate, and the others wait for it in the training step
+            self._hooks = [h for h in self._hooks if not isinstance(h, (EvalHook, BestCheckpoint))]
+        super().after_train()
+
+    def run_step(self):
+        seed_all(self.seed, comm.get_rank(), self.iter)
+        self._trainer.iter = self.iter
+        try:
+            self._trainer.run_step()
+        except NonFiniteLoss as error:
+            self._skip_or_stop(error)
+
+    def _skip_or_stop(self, error: NonFiniteLoss) -> None:
+        """Skip the batch, or save it; then stop. In all processes together.
+
+        Raises:
+            NonFiniteLoss: with the iteration; of each process at fault, losses, images and file.
+        """
+        allowed = self.cfg.SOLVER.SKIP_NONFINITE
+        skip = self.skipped_nonfinite < allowed
+        # The exchange is also the barrier that lets each process save before one of them stops
+        reports = [r for r in comm.all_gather(self._report_fault(error, save=not skip)) if r]
+        message = "\n".join([f"Iteration {self.iter}: the losses are not finite.", *reports])
+        if skip:
+            self.skipped_nonfinite += 1
+            self.storage.put_scalar("skipped_nonfinite", self.skipped_nonfinite)
+            count = f"number {self.skipped_nonfinite} of SOLVER.SKIP_NONFINITE {allowed}"
+            self._logger.warning("%s\nSkipped, as %s", message, count)
+            return
+        raise NonFiniteLoss(
+            f"{message}\nRun the step again with tools/replay_step.py FILE. "
+            f"SOLVER.SKIP_NONFINITE (now {allowed}) is how many such batches a run may skip."
+        ) from None
+
+    def _report_fault(self, error: NonFiniteLoss, save: bool) -> str:
+        """One line on this process's part in a step that was not finite; "" without one."""
+        loop, rank = self._trainer, comm.get_rank()
+        if not loop.at_fault:
+            return ""
+        images = [str(x.get("file_name", x.get("image_id", "?"))) for x in loop.batch]
+        parts = [f"{name} {value:.4g}" for name, value in loop.losses.items()]
+        parts += [str(error)] if str(error) else []
+        weights = self.checkpointer.model.named_parameters()
+        broken = [name for name, weight in weights if not weight.isfinite().all()]
+        if broken:
+            parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
+        report = f"rank {rank}: {', '.join(parts)}; images: {', '.join(images)}"
+        if not save:
+            return report
+        name = f"nonfinite_iter_{self.iter:07d}_rank{rank}"
+        step = {"seed": self.seed, "rank": rank, "iteration": self.iter, "losses": loop.losses}
+        step["world_size"] = comm.get_world_size()
+        try:
+            return f"{report}; saved: {save_step(self.cfg, loop.model, name, loop.batch, **step)}"
+        except OSError as failure:  # such as a full disk
+            return f"{report}; not saved: {failure}"
+
+    def state_dict(self) -> Dict[str, Any]:
+        return {
+            **TrainerBase.state_dict(self),
+            "_trainer": self._trainer.state_dict(),
+            "seed": self.seed,
+            "skipped_nonfinite": self.skipped_nonfinite,
+        }
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            self._logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+        if self.cfg.SEED < 0:
+            self.seed = state_dict.get("seed", self.seed)
+        self.skipped_nonfinite = state_dict.get("skipped_nonfinite", 0)
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return build_evaluators(cfg, dataset_name)
+
+    def build_hooks(self):
+        hooks = super().build_hooks()
+        hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
+        evaluates = self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST
+        if comm.is_main_process() and evaluates:
+            hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
+        return hooks
+
+    def build_writers(self):
+        return super().build_writers() + [ExchangePrinter()]
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():  # BatchNorm's: those of checkpoints, in all processes
+                torch.distributed.broadcast(buffer, 0)
+        return super().test(cfg, with_budgets(model, cfg.TEST.PROPOSALS.BUDGETS), evaluators)
+
+
+def scale_nrpn_warmup(cfg: CfgNode, world_size: int) -> CfgNode:
+    """Scale the nRPN's warm-up as Detectron2 scales the schedule (SOLVER.REFERENCE_WORLD_SIZE)."""
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == world_size:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    warmup = cfg.MODEL.NRPN.WARMUP_ITERS
+    cfg.MODEL.NRPN.WARMUP_ITERS = int(round(warmup * reference / world_size))
+    cfg.freeze()
+    return cfg
+
+
+def use_deterministic_algorithms(cfg: CfgNode) -> None:
+    """Only algorithms that give the same result every time; an operation without one raises.
+
+    Raises:
+        ValueError: for RoIPool on a GPU, whose gradient in torchvision is not deterministic.
+    """
+    model = cfg.MODEL
+    pools = model.META_ARCHITECTURE != "ProposalNetwork" and model.DEVICE != "cpu"
+    if pools and model.ROI_BOX_HEAD.POOLER_TYPE == "ROIPool":
+        raise ValueError(
+            "SOLVER.DETERMINISTIC is True, and MODEL.ROI_BOX_HEAD.POOLER_TYPE 'ROIPool' has no "
+            f"deterministic gradient on {model.DEVICE!r}; set it to 'ROIAlignV2'"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,1 @@
+"""The method: one training step from the backbone's features to losses, and nothing else."""

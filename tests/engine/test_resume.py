@@ -1,0 +1,377 @@
+"""A run that is killed and resumed ends as one that was left alone, to the bit."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.events import get_event_storage
+from small_training import (
+    Trainer,
+    assert_same_state,
+    final_state,
+    train,
+    training_cfg,
+    write_images,
+)
+
+from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
+
+SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRPN from 9 on
+    "SOLVER__MAX_ITER": 24,
+    "SOLVER__STEPS": (16,),
+    "SOLVER__CHECKPOINTS_TO_KEEP": 2,
+    "SOLVER__BEST_METRIC": "all/score",
+    "TEST__EVAL_PERIOD": 6,
+    "DATASETS__TEST": ("small_test",),
+    "MODEL__NRPN__WARMUP_ITERS": 9,
+    "MODEL__VGG__NORM": "BN",
+}
+
+SHORT = {
+    **SCHEDULE,
+    "SOLVER__MAX_ITER": 6,
+    "SOLVER__CHECKPOINTS_TO_KEEP": 1,
+    "TEST__EVAL_PERIOD": 4,
+}
+
+
+class BestInTheMiddle(DatasetEvaluator):
+    """An evaluation that takes no time; its value is best in iteration 11."""
+
+    best = 11
+    interrupted = False
+    iterations = []  # of all evaluations
+
+    def evaluate(self):
+        iteration = get_event_storage().iter
+        self.iterations.append(iteration)
+        if self.interrupted and iteration == self.best:
+            raise KeyboardInterrupt
+        return {"all": {"score": -abs(iteration - self.best)}}
+
+
+class QuickTrainer(Trainer):
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return BestInTheMiddle()
+
+
+def checkpoints(output):
+    return {name for name in os.listdir(output) if name.startswith("model_")}
+
+
+def assert_same_run(output, undisturbed):
+    """The weights, the optimizer, the schedule, what is kept, and the best value so far."""
+    assert checkpoints(output) == checkpoints(undisturbed)
+    assert not [name for name in os.listdir(output) if name.endswith(".tmp")]
+    for name in checkpoints(undisturbed):
+        one, other = (torch.load(f"{d}/{name}", weights_only=True) for d in (output, undisturbed))
+        assert_same_state(one, other, name)
+
+
+def train_in_fork(folder, output, kill, schedule=SCHEDULE, before=lambda: None):
+    """Resume in a process of its own; ``kill(pid)`` may kill it. Returns whether it ended."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            log = os.open(f"{output}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            before()
+            train(training_cfg(folder, output, **schedule), trainer=QuickTrainer)
+            code = 0
+        finally:
+            os._exit(code)
+    kill(pid)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    assert status == 0, open(f"{output}.log").read()[-3000:]
+    return True
+
+
+def leave_alone(pid):
+    pass
+
+
+def kill_after(seconds):
+    def kill(pid):
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+
+    return kill
+
+
+def kill_while_writing(output, count):
+    """Kill while a file is half-written, the ``count``-th one that is seen or one after it."""
+    def kill(pid):
+        seen = set()
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while os.waitid(os.P_PID, pid, ended) is None:
+            seen |= half_written(output)
+            if len(seen) >= count:
+                os.kill(pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                if half_written(output):
+                    os.kill(pid, signal.SIGKILL)
+                    return
+                os.kill(pid, signal.SIGCONT)
+
+    return kill
+
+
+def half_written(output):
+    names = os.listdir(output) if os.path.isdir(output) else ()
+    return {name for name in names if name.endswith(".tmp")}
+
+
+def kill_before_operation(number):
+    """Kill this process before its ``number``-th operation that changes a folder or a disk."""
+    left = iter(range(number))
+    for name in ("fsync", "replace", "remove"):
+        operation = getattr(os, name)
+
+        def killing(*args, operation=operation):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*args)
+
+        setattr(os, name, killing)
+
+
+def kill_before_each_operation(folder):
+    """Kill a short run before each of its file operations in turn; print the runs as JSON."""
+    train_in_fork(folder, f"{folder}/undisturbed", leave_alone, SHORT)
+    runs, done = [], False
+    while not done:
+        output = f"{folder}/run{len(runs)}"
+        before = partial(kill_before_operation, len(runs))
+        done = train_in_fork(folder, output, leave_alone, SHORT, before)
+        if not done:
+            train_in_fork(folder, output, leave_alone, SHORT)
+            runs.append(output)
+    print(json.dumps(runs))
+
+
+def kill_at_any_moment(folder):
+    """Kill runs 10 times or more, 3 times in a half-written file; print the runs as JSON."""
+    rng = random.Random(0)
+    train_in_fork(folder, f"{folder}/undisturbed", leave_alone)
+    runs, kills, while_writing = [], 0, 0
+    while kills < 10 or while_writing < 3:
+        output = f"{folder}/run{len(runs)}"
+        runs.append(output)
+        done = False
+        while not done:
+            if kills >= 10 and while_writing >= 3:
+                kill = leave_alone
+            elif kills % 2:
+                kill = kill_after(rng.uniform(0.1, 1.0))
+            else:
+                kill = kill_while_writing(output, rng.choice([1, 2, 3, 4]))
+            done = train_in_fork(folder, output, kill)
+            kills += not done
+            while_writing += not done and bool(half_written(output))
+    print(json.dumps(runs))
+
+
+def assert_kills_change_nothing(kill, folder, environment):
+    """In a process of its own, which forks without threads. Returns the number of runs."""
+    write_images(folder)
+    command = [sys.executable, __file__, kill.__name__, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=360)
+    assert result.returncode == 0, result.stderr[-3000:]
+    runs = json.loads(result.stdout.splitlines()[-1])
+    for run in runs:
+        assert_same_run(run, folder / "undisturbed")
+    return len(runs)
+
+
+def test_killed_at_any_moment(tmp_path, process_environment):
+    assert_kills_change_nothing(kill_at_any_moment, tmp_path, process_environment)
+
+
+def test_killed_before_each_file_operation(tmp_path, process_environment):
+    runs = assert_kills_change_nothing(kill_before_each_operation, tmp_path, process_environment)
+    # 4 checkpoints and the file that names the last one; 2 best checkpoints; two operations each
+    assert runs >= 4 * 4 + 2 * 2
+
+
+@pytest.mark.parametrize("best, checkpoint", [(11, "model_0000011.pth"), (24, "model_final.pth")])
+def test_interrupted_in_the_evaluation(best, checkpoint, tmp_path, monkeypatch):
+    """The checkpoint is there, its evaluation, the best one, is not; 24 is the one at the end."""
+    cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
+    monkeypatch.setattr(BestInTheMiddle, "best", best)
+    monkeypatch.setattr(BestInTheMiddle, "iterations", [])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(BestInTheMiddle, "interrupted", True)
+        train(cfg, trainer=QuickTrainer)
+    assert (tmp_path / "out/last_checkpoint").read_text() == checkpoint
+    train(cfg, trainer=QuickTrainer)
+    saved = torch.load(tmp_path / "out/model_best.pth", weights_only=True)
+    assert saved["best"] == {"metric": "all/score", "value": 0, "iteration": best}
+    assert saved["iteration"] == best
+    once = [5, 11, 17, 24]
+    assert BestInTheMiddle.iterations == sorted([*once, best])
+
+
+def test_interrupted_before_the_final_checkpoint(tmp_path, monkeypatch):
+    """All iterations are done, and there is no model_final."""
+    folder = write_images(tmp_path)
+    cfg = training_cfg(folder, tmp_path / "out", **SCHEDULE)
+    write = NRPNCheckpointer.write
+
+    def interrupted(self, name, **kwargs):
+        if name == "model_final":
+            raise KeyboardInterrupt
+        write(self, name, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(NRPNCheckpointer, "write", interrupted)
+        train(cfg, trainer=QuickTrainer)
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_0000023.pth"
+    train(cfg, trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **SCHEDULE), trainer=QuickTrainer)
+    assert_same_run(tmp_path / "out", tmp_path / "undisturbed")
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_final.pth"
+
+    written = os.stat(tmp_path / "out/model_final.pth").st_mtime_ns
+    train(cfg, trainer=QuickTrainer)
+    assert os.stat(tmp_path / "out/model_final.pth").st_mtime_ns == written
+
+
+def test_no_evaluation_after_an_error_in_the_last_iteration(tmp_path, monkeypatch):
+    """Of several processes, one would evaluate, and the others would wait for it."""
+    cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SCHEDULE)
+    monkeypatch.setattr(BestInTheMiddle, "iterations", [])
+    run_step = QuickTrainer.run_step
+
+    def fail_at_the_end(self):
+        if self.iter == self.max_iter - 1:
+            raise OSError("drive lost")
+        run_step(self)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="drive lost"):
+        patch.setattr(QuickTrainer, "run_step", fail_at_the_end)
+        train(cfg, trainer=QuickTrainer)
+    assert BestInTheMiddle.iterations == [5, 11, 17]
+
+
+def test_nothing_to_evaluate_on(tmp_path):
+    """TEST.EVAL_PERIOD asks for evaluations, and there is no data set for them."""
+    options = {"SOLVER__BEST_METRIC": "", "TEST__EVAL_PERIOD": 2}
+    train(training_cfg(write_images(tmp_path), tmp_path / "out", **options))
+    assert not (tmp_path / "out/model_best.pth").exists()
+
+
+def test_killed_before_the_first_checkpoint(tmp_path):
+    """In the folder of an older run: that is not the one to be resumed."""
+    folder, short = write_images(tmp_path), {**SCHEDULE, "SOLVER__MAX_ITER": 6}
+    old = training_cfg(folder, tmp_path / "out", **{**short, "SEED": 2})
+    new = training_cfg(folder, tmp_path / "out", **short)
+    train(old, trainer=QuickTrainer)
+    misspelt = {**short, "MODEL__WEIGHTS": "no.pth"}
+    with pytest.raises((AssertionError, OSError), match="no.pth"):
+        train(training_cfg(folder, tmp_path / "out", **misspelt), resume=False)
+    assert (tmp_path / "out/last_checkpoint").exists()  # no new run has begun
+    killed = QuickTrainer(new)
+    killed.resume_or_load(resume=False)
+    assert (tmp_path / "out/last_checkpoint.previous").read_text() == "model_final.pth"
+    assert (tmp_path / "out/model_best.pth.previous").exists()
+    train(new, trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **short), trainer=QuickTrainer)
+    for name in ("model_final.pth", "model_best.pth"):
+        one, other = (torch.load(tmp_path / d / name) for d in ("out", "undisturbed"))
+        assert_same_state(one, other)
+
+
+def test_fine_tuning_the_best_model_in_its_folder(tmp_path):
+    folder, short = write_images(tmp_path), {**SCHEDULE, "SOLVER__MAX_ITER": 6}
+    train(training_cfg(folder, tmp_path / "out", **short), trainer=QuickTrainer)
+    best = str(tmp_path / "out/model_best.pth")
+    cfg = training_cfg(folder, tmp_path / "out", **{**short, "MODEL__WEIGHTS": best})
+    train(cfg, resume=False, trainer=QuickTrainer)
+    assert not os.path.exists(f"{best}.previous")
+
+
+def stop_after(cfg, iterations, trainer=Trainer):
+    trainer = trainer(cfg)
+    trainer.max_iter = iterations
+    trainer.train()
+    return trainer
+
+
+def test_precise_batch_norm(tmp_path):
+    """Its batches are the same after a resume, and both networks get statistics from them."""
+    folder = write_images(tmp_path)
+    options = {
+        "MODEL__VGG__NORM": "BN",
+        "TEST__EVAL_PERIOD": 2,
+        "TEST__PRECISE_BN__ENABLED": True,
+        "TEST__PRECISE_BN__NUM_ITER": 3,
+        "DATASETS__TEST": ("small_test",),
+        "SOLVER__BEST_METRIC": "all/score",
+    }
+    drawn = training_cfg(folder, tmp_path / "out", SEED=-1, **options)
+    options["SEED"] = stop_after(drawn, 4, QuickTrainer).seed
+    train(drawn, trainer=QuickTrainer)
+    train(training_cfg(folder, tmp_path / "undisturbed", **options), trainer=QuickTrainer)
+    assert_same_state(final_state(tmp_path / "out"), final_state(tmp_path / "undisturbed"))
+    weights = final_state(tmp_path / "out")["model"]
+    variances = [name for name in weights if "running_var" in name]
+    assert len(variances) == 2 * sum(name.startswith("backbone.") for name in variances) > 0
+    assert all((weights[name] > 0).any() for name in variances)
+
+
+def test_a_drawn_seed_is_that_of_the_whole_run(tmp_path):
+    folder = write_images(tmp_path)
+    drawn = training_cfg(folder, tmp_path / "drawn", SEED=-1)
+    seed = stop_after(drawn, 4).seed
+    resumed = Trainer(drawn)
+    assert resumed.seed != seed
+    resumed.resume_or_load()
+    assert resumed.seed == seed
+    resumed.train()
+    train(training_cfg(folder, tmp_path / "given", SEED=seed))
+    assert_same_state(final_state(tmp_path / "drawn"), final_state(tmp_path / "given"))
+
+
+def test_a_given_seed_goes_before_that_of_the_checkpoint(tmp_path):
+    folder = write_images(tmp_path)
+    stop_after(training_cfg(folder, tmp_path / "out", SEED=1), 4)
+    resumed = Trainer(training_cfg(folder, tmp_path / "out", SEED=2))
+    resumed.resume_or_load()
+    assert resumed.seed == 2 and resumed.start_iter == 4
+
+
+def test_a_checkpoint_without_an_optimizer(tmp_path, caplog):
+    """As Detectron2 v0.5 writes it."""
+    trainer = Trainer(training_cfg(write_images(tmp_path), tmp_path / "out"))
+    trainer.load_state_dict({"iteration": 3})
+    assert trainer.iter == 3 and "momentum starts from zero" in caplog.text
+
+
+def test_resuming_tidies_up(tmp_path):
+    """The last checkpoint is kept, also where the file system's clock stood still."""
+    model = torch.nn.Linear(1, 1)
+    writer = NRPNCheckpointer(model, str(tmp_path))
+    for iteration in range(20):
+        writer.save(f"model_{iteration:07d}")
+        os.utime(tmp_path / f"model_{iteration:07d}.pth", (1, 1))
+    for half in ("model_0000020.0123.pth.tmp", f"last_checkpoint.{'a' * 32}.tmp", "notes.tmp"):
+        (tmp_path / half).touch()
+    NRPNCheckpointer(model, str(tmp_path), keep=2).resume_or_load("", resume=True)
+    kept = {"model_0000018.pth", "model_0000019.pth", "last_checkpoint", "notes.tmp"}
+    assert set(os.listdir(tmp_path)) == kept
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](sys.argv[2])
