@@ -9,6 +9,7 @@
 --num-gpus 0 runs on the CPU. Several machines: --num-machines, --machine-rank and --dist-url, or
 torchrun's own options.
 """
+
 from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm

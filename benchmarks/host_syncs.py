@@ -1,4 +1,5 @@
 """Counting, on a CPU, the operations for which the host would wait for a GPU."""
+
 from collections import Counter
 from contextlib import contextmanager
 from unittest import mock

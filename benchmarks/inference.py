@@ -12,6 +12,7 @@ They run in turn in one process, each on the same image; the order changes from 
 ratio to stock is the median over rounds, of pairs timed next to each other, with the interval that
 holds half of the rounds. Memory is the peak while a model runs, over what it holds at rest.
 """
+
 import argparse
 import functools
 import time
@@ -31,21 +32,42 @@ def small_fpn():
     """An R18-FPN with nRPN and random weights, at 320 x 240 pixels."""
     cfg = get_cfg()
     add_nrpn_config(cfg)
-    cfg.merge_from_list([
-        "MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu",
-        "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.DEPTH", 18,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-        "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
-        "MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"],
-        "MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"],
-        "MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]],
-        "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
-        "MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"],
-        "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2,
-        "MODEL.ROI_BOX_HEAD.FC_DIM", 256, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7,
-        "MODEL.RPN.POST_NMS_TOPK_TEST", 300,
-        "MODEL.PROPOSAL_GENERATOR.NAME", "HardNegativeRPN",
-    ])
+    cfg.merge_from_list(
+        [
+            "MODEL.DEVICE",
+            "cuda" if torch.cuda.is_available() else "cpu",
+            "MODEL.BACKBONE.NAME",
+            "build_resnet_fpn_backbone",
+            "MODEL.RESNETS.DEPTH",
+            18,
+            "MODEL.RESNETS.RES2_OUT_CHANNELS",
+            64,
+            "MODEL.RESNETS.OUT_FEATURES",
+            ["res2", "res3", "res4", "res5"],
+            "MODEL.FPN.IN_FEATURES",
+            ["res2", "res3", "res4", "res5"],
+            "MODEL.RPN.IN_FEATURES",
+            ["p2", "p3", "p4", "p5", "p6"],
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            [[32], [64], [128], [256], [512]],
+            "MODEL.ROI_HEADS.NAME",
+            "StandardROIHeads",
+            "MODEL.ROI_HEADS.IN_FEATURES",
+            ["p2", "p3", "p4", "p5"],
+            "MODEL.ROI_BOX_HEAD.NAME",
+            "FastRCNNConvFCHead",
+            "MODEL.ROI_BOX_HEAD.NUM_FC",
+            2,
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            256,
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            7,
+            "MODEL.RPN.POST_NMS_TOPK_TEST",
+            300,
+            "MODEL.PROPOSAL_GENERATOR.NAME",
+            "HardNegativeRPN",
+        ]
+    )
     return cfg
 
 
@@ -127,15 +149,17 @@ def main():
     rows = []
     for name, model in models.items():
         quartiles = np.percentile(seconds[name] / seconds["stock"], [25, 50, 75])
-        rows.append([
-            name,
-            1000 * np.median(seconds[name]),
-            quartiles[1],
-            f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
-            peak_memory(functools.partial(timed, model, inputs)) / 2**20,
-            sum(p.numel() for p in model.parameters()),
-            sum(value.numel() for value in stock_weights(model).values()),
-        ])
+        rows.append(
+            [
+                name,
+                1000 * np.median(seconds[name]),
+                quartiles[1],
+                f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
+                peak_memory(functools.partial(timed, model, inputs)) / 2**20,
+                sum(p.numel() for p in model.parameters()),
+                sum(value.numel() for value in stock_weights(model).values()),
+            ]
+        )
     headers = ["model", "ms", "ratio", "half of rounds", "peak MiB", "parameters", "in the export"]
     print(tabulate(rows, headers, floatfmt=("", ".1f", ".3f", "", ".3f"), intfmt=","))
 

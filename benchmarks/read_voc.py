@@ -17,6 +17,7 @@ Memory is the largest sum, over the process and those it starts, of the proporti
 imported (torch among it), before it read; "after" it held the records. The operating system has
 the files in its own cache in every run, as far as they fit into it.
 """
+
 import argparse
 import io
 import multiprocessing

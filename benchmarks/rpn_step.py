@@ -18,6 +18,7 @@ ratio is the median over rounds, of pairs timed next to each other, with the int
 half of the rounds. "waits" is how often a step waits for a GPU: as CUDA reports it or, on a CPU, as
 host_syncs.py counts the operations that would.
 """
+
 import argparse
 import time
 import warnings
@@ -29,10 +30,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_proposal_generator
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from host_syncs import counted_syncs
 from tabulate import tabulate
 from torch import nn
 
-from host_syncs import counted_syncs
 from nrpn_d2 import add_nrpn_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

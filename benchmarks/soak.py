@@ -10,6 +10,7 @@ memory of this process and of its children in MiB, iterations per second of the 
 their time on this process's processors, which other work on the machine disturbs less. Reads /proc,
 so it needs Linux.
 """
+
 import csv
 import os
 import statistics
@@ -60,13 +61,15 @@ class Watch(HookBase):
         self.cpu_seconds += time.process_time() - self.start[1]
         iteration = self.trainer.iter + 1
         if iteration % EVERY == 0:
-            self.rows.append({
-                "iteration": iteration,
-                "rss_mib": round(resident_mib("self"), 1),
-                "children_mib": round(sum(resident_mib(pid) for pid in children()), 1),
-                "iterations_per_s": round(EVERY / self.seconds, 2),
-                "cpu_ms_per_iteration": round(1000 * self.cpu_seconds / EVERY, 1),
-            })
+            self.rows.append(
+                {
+                    "iteration": iteration,
+                    "rss_mib": round(resident_mib("self"), 1),
+                    "children_mib": round(sum(resident_mib(pid) for pid in children()), 1),
+                    "iterations_per_s": round(EVERY / self.seconds, 2),
+                    "cpu_ms_per_iteration": round(1000 * self.cpu_seconds / EVERY, 1),
+                }
+            )
             self.seconds = self.cpu_seconds = 0.0
 
 

@@ -19,6 +19,7 @@ median over rounds, of pairs timed next to each other, with the interval that ho
 rounds. Then "separate" relative to the sum of "stock" and "one more". Memory is the peak while a
 step runs, over what is held between steps (on a CPU: of tensors, by torch's profiler).
 """
+
 import argparse
 import os
 import time
@@ -30,9 +31,9 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from inference import peak_memory
 from tabulate import tabulate
 
-from inference import peak_memory
 from nrpn_d2 import add_nrpn_config
 
 ON_GPU = torch.cuda.is_available()

@@ -20,7 +20,6 @@ import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import List, Tuple
 
 import run_uv
 from detectron2_repairs import REPAIRS
@@ -60,7 +59,7 @@ setup(
 """
 
 
-def find_detectron2() -> Tuple[bool, str]:
+def find_detectron2() -> tuple[bool, str]:
     """
     Returns:
         whether `import detectron2` works, and its version and place, or why it does not
@@ -70,13 +69,13 @@ def find_detectron2() -> Tuple[bool, str]:
     return done.returncode == 0, (done.stdout or done.stderr).strip()
 
 
-def run(command: List[str], **kwargs) -> None:
+def run(command: list[str], **kwargs) -> None:
     done = subprocess.run(command, capture_output=True, text=True, **kwargs)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
-def sources(settings: run_uv.Settings) -> List[List[str]]:
+def sources(settings: run_uv.Settings) -> list[list[str]]:
     """
     Returns:
         unearth's options for each place to look into, one after the other: given any place,
@@ -146,7 +145,7 @@ def install_wheel(wheel: Path, site_packages: Path) -> None:
             entry.rename(target)
 
 
-def missing_requirements() -> List[str]:
+def missing_requirements() -> list[str]:
     """What the installed Detectron2 needs always (no extra, no marker) and this Python lacks."""
     code = (
         "import re, importlib.metadata as m\n"

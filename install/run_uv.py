@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
 from urllib.parse import unquote
 
 # pip's option -> what says the same to uv: environment variables, the first is the one we set
@@ -25,7 +24,7 @@ VARIABLES = {
     "timeout": ("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT", "HTTP_TIMEOUT"),
 }
 
-Settings = Dict[str, List[str]]
+Settings = dict[str, list[str]]
 
 
 def parse_pip_config(listing: str) -> Settings:
@@ -108,7 +107,7 @@ def uv_settings() -> Settings:
     return settings
 
 
-def uv_environment(pip: Settings, uv: Settings) -> Dict[str, str]:
+def uv_environment(pip: Settings, uv: Settings) -> dict[str, str]:
     """
     Returns:
         the variables to add for uv: what pip's configuration says and uv's does not
@@ -131,7 +130,7 @@ def is_on(settings: Settings, option: str) -> bool:
     return settings.get(option, ["0"])[0].lower() not in ("0", "false", "no", "off", "n", "f")
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     pip, uv = pip_settings(), uv_settings()
     if is_on(pip, "no-index") and "index-url" not in uv:
         arguments = arguments + ["--no-index"]

@@ -12,10 +12,11 @@ Importing it registers everything. Rooms, from the bottom to the top; none impor
     engine      the trainer, its loop and hooks; several processes
     deploy      predictor and export of trained models
 """
+
 from .checkpoint import imagenet_weights  # noqa: F401  (registers)
-from .modeling import vgg  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
 from .data import register_datasets
+from .modeling import vgg  # noqa: F401  (registers)
 from .modeling.hard_negative_rpn import HardNegativeRPN
 from .modeling.losses import OBJECTNESS_LOSS_REGISTRY
 from .modeling.negative_rpn import NegativeRPN

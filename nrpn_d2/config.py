@@ -1,5 +1,7 @@
 """Every configuration key that nrpn_d2 adds to Detectron2's, with its unit or the paper's symbol."""
-from typing import Any, Callable, Dict, Iterable, Tuple
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode as CN
@@ -202,7 +204,7 @@ def _all_positive(value: Any) -> bool:
     return value > 0
 
 
-def check_features(cfg: CN, input_shape: Dict[str, ShapeSpec]) -> None:
+def check_features(cfg: CN, input_shape: dict[str, ShapeSpec]) -> None:
     """Check that the backbone has the feature maps that the networks read.
 
     Args:
@@ -228,7 +230,7 @@ def check_registered(cfg: CN, key: str, registry: Registry) -> None:
     _check(cfg, [((key,), registry.__contains__, f"one of {names}, or registered by you")])
 
 
-_Rule = Tuple[Iterable[str], Callable[[Any], bool], str]  # keys, what holds for values, in words
+_Rule = tuple[Iterable[str], Callable[[Any], bool], str]  # keys, what holds for values, in words
 
 
 def _check(cfg: CN, rules: Iterable[_Rule]) -> None:

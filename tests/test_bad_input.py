@@ -3,6 +3,7 @@
 Each row of bad_data.py and bad_runs.py breaks one thing of a run of train_net.py that would
 otherwise work, and has the message that its user gets (a regular expression), or TRAINS.
 """
+
 import logging
 import re
 
@@ -11,11 +12,11 @@ import bad_runs
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
+from small_run import Run
 
 from nrpn_d2.data import catalog
 from nrpn_d2.engine.train_loop import NonFiniteLoss
 from nrpn_d2.utils.safe_load import CheckpointError
-from small_run import Run
 
 ROWS = {**bad_data.ROWS, **bad_runs.ROWS}
 # Those of our own modules; others where their message names the culprit by itself
@@ -74,4 +75,3 @@ def test_as_users_start_it(run):
     assert status == 1
     assert re.search(bad_data.ROWS["zero bytes"][1], output.strip().splitlines()[-1])
     assert not run.checkpoints()
-

@@ -1,4 +1,5 @@
 """The benchmarks run, on sizes that say nothing about time."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ def test_it_runs(command, tmp_path, process_environment):
     script, *arguments = command.split()
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *arguments],
-        cwd=tmp_path, env=process_environment, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path,
+        env=process_environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert COMMANDS[command] in done.stdout

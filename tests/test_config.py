@@ -1,4 +1,5 @@
 """Bad values fail with the key's name; what is shared by the experiments is shared."""
+
 import glob
 import os
 

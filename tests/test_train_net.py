@@ -1,4 +1,5 @@
 """End to end: train, resume, evaluate, as a user does."""
+
 import json
 import os
 import subprocess
@@ -6,11 +7,10 @@ import sys
 
 import pytest
 import torch
+from detectron2.engine import default_argument_parser
 from voc_folder import write_voc_folder
 
 import train_net
-from detectron2.engine import default_argument_parser
-
 from nrpn_d2.engine.trainer import scale_nrpn_warmup
 
 ROOT = os.path.dirname(os.path.abspath(train_net.__file__))
@@ -62,7 +62,9 @@ def test_train_resume_evaluate(own_folder, tmp_path):
 
     weights = torch.load(tmp_path / "out" / "model_final.pth", weights_only=False)
     assert weights["iteration"] == 4
-    evaluated = run(*arguments, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth"))
+    evaluated = run(
+        *arguments, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")
+    )
     for task in ("box_proposals", "bbox", "bbox@50", "bbox@100", "bbox@300"):
         assert evaluated[task] == pytest.approx(trained[task], nan_ok=True), task
     for budget in (50, 100, 300):
@@ -77,9 +79,7 @@ def test_warmup_ends_at_the_same_iteration_with_and_without_a_break(own_folder, 
     phases = {}
     for max_iter in ("2", "3", "4", "5"):
         run(*arguments, max_iter, "--resume")
-        phases.update(
-            {i: line["nrpn/joint"] for i, line in metrics(tmp_path / "out").items()}
-        )
+        phases.update({i: line["nrpn/joint"] for i, line in metrics(tmp_path / "out").items()})
     assert phases == {1: 0, 2: 0, 3: 1, 4: 1}
 
 
@@ -94,9 +94,7 @@ def test_demo(own_folder, tmp_path):
     command = [sys.executable, f"{ROOT}/tools/demo.py", "OUTPUT_DIR", str(tmp_path / "demo")]
     command += [*SMALL, *own_folder, "SOLVER.MAX_ITER", "25"]
     for message in ("at most 16.00", "holds a trained model"):
-        result = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, timeout=500
-        )
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
         assert result.returncode == 0, result.stderr[-3000:]
         assert message in result.stdout
         assert "Recall at 100 proposals and IoU 0.5: " in result.stdout
@@ -131,7 +129,11 @@ def test_warmup_scales_with_the_world_size():
 
 def test_the_papers_experiment_at_full_size(tmp_path, monkeypatch):
     """VGG-16 at 600 pixels: two iterations, the second joint, and an evaluation."""
-    objects = [("dog", (48, 60, 195, 371)), ("person", (8, 12, 352, 350)), ("cat", (1, 1, 90, 80), 1)]
+    objects = [
+        ("dog", (48, 60, 195, 371)),
+        ("person", (8, 12, 352, 350)),
+        ("cat", (1, 1, 90, 80), 1),
+    ]
     images = [
         {"id": "000001", "size": (500, 375), "objects": objects},
         {"id": "000002", "size": (375, 500), "objects": objects[:1]},
@@ -140,8 +142,16 @@ def test_the_papers_experiment_at_full_size(tmp_path, monkeypatch):
     write_voc_folder(tmp_path / "VOC2007", images, splits={"trainval": ids, "test": ids})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     results = run(
-        "voc_nrpn_vgg16", tmp_path / "out", "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", "2",
-        "MODEL.NRPN.WARMUP_ITERS", "1", "DATALOADER.NUM_WORKERS", "0",
+        "voc_nrpn_vgg16",
+        tmp_path / "out",
+        "MODEL.WEIGHTS",
+        "",
+        "SOLVER.MAX_ITER",
+        "2",
+        "MODEL.NRPN.WARMUP_ITERS",
+        "1",
+        "DATALOADER.NUM_WORKERS",
+        "0",
     )
     assert metrics(tmp_path / "out")[1]["nrpn/joint"] == 1
     assert 0 <= results["bbox"]["AP50"] <= 100 and 0 <= results["box_proposals"]["R50@300"] <= 100

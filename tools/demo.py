@@ -20,9 +20,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, ROOT)
 
-from train_net import Trainer, setup  # noqa: E402
-
 from nrpn_d2.evaluation.figures import proposal_grid  # noqa: E402
+from train_net import Trainer, setup  # noqa: E402
 
 
 def top_proposals(model, inputs):

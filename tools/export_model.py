@@ -8,6 +8,7 @@ The exported model takes one image (3, H, W) of 0 to 255, resized and in the ord
 It is compared with the model on noise of three sizes, or on --images; the exit code is 1 if they
 differ.
 """
+
 import argparse
 import os
 import sys

@@ -6,6 +6,7 @@
 
 writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPredictor.
 """
+
 import argparse
 
 from detectron2.utils.logger import setup_logger

@@ -22,11 +22,10 @@ import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
+from evaluate_proposals import add_dataset_arguments, find_dataset, load_config
 from tqdm import tqdm
 
-from evaluate_proposals import add_dataset_arguments, find_dataset, load_config
 from nrpn_d2.data import VOCError
-from nrpn_d2.utils.parallel import usable_cores
 from nrpn_d2.evaluation import load_ground_truth
 from nrpn_d2.evaluation.proposal_files import Proposals, rank_logits, save_proposals
 from nrpn_d2.evaluation.proposal_methods import (
@@ -36,6 +35,7 @@ from nrpn_d2.evaluation.proposal_methods import (
     box_statistics,
     build_method,
 )
+from nrpn_d2.utils.parallel import usable_cores
 
 
 class ProposeInImage:

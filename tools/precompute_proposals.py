@@ -19,8 +19,8 @@ from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
 from nrpn_d2.data import register_datasets
-from nrpn_d2.evaluation.proposal_files import Proposals, save_proposals
 from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
+from nrpn_d2.evaluation.proposal_files import Proposals, save_proposals
 
 
 def precompute(cfg, model, records):

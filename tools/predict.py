@@ -10,6 +10,7 @@ folder that all inputs share, category_id counts classes from 0 (proposals: 0), 
 and height in pixels. It has everything the model gives; pictures only show what --top-k and
 --min-score let through. Unreadable images are reported and skipped; then the exit code is 1.
 """
+
 import argparse
 import glob
 import json

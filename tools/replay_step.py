@@ -7,6 +7,7 @@
 CONFIG and KEY VALUE pairs are those of the training. The file has the weights before the step, the
 batch, and the seed of its random numbers. Prints the losses then and now.
 """
+
 import argparse
 import math
 
@@ -16,8 +17,8 @@ from tabulate import tabulate
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
 from nrpn_d2.deploy.predictor import load_config
 from nrpn_d2.engine.replay import replay_step
-from nrpn_d2.utils.safe_load import load_file
 from nrpn_d2.engine.trainer import scale_nrpn_warmup
+from nrpn_d2.utils.safe_load import load_file
 
 
 def parse_arguments():

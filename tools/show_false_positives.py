@@ -20,10 +20,9 @@ from detectron2.structures import Boxes, pairwise_iou
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
-from train_net import NRPNCheckpointer, Trainer, setup  # noqa: E402
-
 from nrpn_d2.evaluation import with_budgets  # noqa: E402
 from nrpn_d2.evaluation.figures import proposal_grid  # noqa: E402
+from train_net import NRPNCheckpointer, Trainer, setup  # noqa: E402
 
 
 def confident_background(proposals, objects, score, iou):

@@ -1,10 +1,12 @@
 """Checkpoints: read without running what is in them, written whole or not at all.
 
-    MODEL.WEIGHTS -> set_pixels(cfg) -> model -> NRPNCheckpointer.load
+MODEL.WEIGHTS -> set_pixels(cfg) -> model -> NRPNCheckpointer.load
 """
+
 import os
 import re
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -13,7 +15,6 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
-from .pixels import KINDS, Pixels, apply_pixels, pixels_of, raise_if_different
 from ..utils.safe_load import CheckpointError, load_file
 from ..utils.saving import atomic_open
 from .imagenet_weights import (
@@ -24,13 +25,14 @@ from .imagenet_weights import (
     read_caffe_blobs,
     torchvision_entry,
 )
+from .pixels import KINDS, Pixels, apply_pixels, pixels_of, raise_if_different
 
 _TAG_REMEDY = "write the name of a checkpoint into it, or delete it to start from MODEL.WEIGHTS"
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
 _HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
 
 
-def split_query(path: str) -> Tuple[str, Dict[str, str]]:
+def split_query(path: str) -> tuple[str, dict[str, str]]:
     """``file.pth?pixels=caffe`` -> ``file.pth`` and ``{"pixels": "caffe"}``."""
     path, _, query = path.partition("?")
     options = dict(parse_qsl(query))
@@ -40,7 +42,7 @@ def split_query(path: str) -> Tuple[str, Dict[str, str]]:
     return path, options
 
 
-def read_checkpoint(path: str, mmap: bool = False) -> Dict[str, Any]:
+def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
     """
     Args:
         path: a local file: .pth of torch, .pkl of Detectron2, Detectron or Caffe, .pyth of pycls.
@@ -69,7 +71,7 @@ def read_checkpoint(path: str, mmap: bool = False) -> Dict[str, Any]:
     return dict(data)
 
 
-def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> Dict[str, Any]:
+def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> dict[str, Any]:
     """Weights by name, without anything around them."""
     blobs = data["blobs"] if isinstance(data.get("blobs"), Mapping) else data
     named = read_caffe_blobs(blobs)
@@ -81,7 +83,7 @@ def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> Dict[str, Any]:
     return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
 
-def set_pixels(cfg: CfgNode, weights: Optional[str] = None) -> None:
+def set_pixels(cfg: CfgNode, weights: str | None = None) -> None:
     """Make the config's pixels those of its weights, in place; call it before the model is built.
 
     Keys with Detectron2's default values are set. Nothing happens for weights that do not say what
@@ -108,7 +110,7 @@ def set_pixels(cfg: CfgNode, weights: Optional[str] = None) -> None:
         apply_pixels(cfg, pixels, weights)
 
 
-def last_checkpoint(folder: str) -> Optional[str]:
+def last_checkpoint(folder: str) -> str | None:
     """The checkpoint that a resumed run starts from, or None.
 
     Raises:
@@ -128,7 +130,7 @@ def last_checkpoint(folder: str) -> Optional[str]:
     return path
 
 
-def differences(incompatible) -> List[str]:
+def differences(incompatible) -> list[str]:
     """What a checkpoint and a model do not have in common, a line each.
 
     Args:
@@ -145,7 +147,7 @@ def differences(incompatible) -> List[str]:
 class NRPNCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that reads safely, knows ImageNet VGGs, and writes atomically."""
 
-    def __init__(self, model, save_dir="", *, pixels: Optional[Pixels] = None, keep=0, **kwargs):
+    def __init__(self, model, save_dir="", *, pixels: Pixels | None = None, keep=0, **kwargs):
         """
         Args:
             model: as for ``DetectionCheckpointer``.
@@ -158,7 +160,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.pixels = pixels
         self.keep = keep
-        self._options: Dict[str, str] = {}
+        self._options: dict[str, str] = {}
         self._file = ""  # that is being loaded
         self._resumes = False
 
@@ -187,7 +189,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # Detectron2 main forgets it after an error
 
-    def _load_file(self, filename: str) -> Dict[str, Any]:
+    def _load_file(self, filename: str) -> dict[str, Any]:
         self._file = filename
         checkpoint = read_checkpoint(filename)
         if self._options.get("matching_heuristics") == "True":
@@ -197,7 +199,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
             raise_if_different(pixels, self.pixels, filename)
         return checkpoint
 
-    def _load_model(self, checkpoint: Dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]):
         if is_imagenet_vgg(checkpoint["model"]):
             self._convert_ndarray_to_tensor(checkpoint["model"])
             place_imagenet_vgg(self.model, checkpoint["model"])
@@ -219,7 +221,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
             )
         super()._log_incompatible_keys(incompatible)
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
 
         Without ``resume`` the last and the best checkpoint of an older run are set aside, so that

@@ -10,10 +10,12 @@ What ``MODEL.WEIGHTS`` may be, and the pixels that the weights were trained with
 
 Detectron2's checkpointer loads the first two as well: the names are translated by the model.
 """
+
 import logging
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Tuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ class TorchvisionHandler(PathHandler):
 
     PREFIX = "torchvision://"
 
-    def _get_supported_prefixes(self) -> List[str]:
+    def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
     def _get_local_path(self, path: str, **kwargs) -> str:
@@ -83,7 +85,7 @@ def is_imagenet_vgg(names: Iterable[str]) -> bool:
     return has_caffe_names(names) or any(_TORCHVISION_NAME.match(name) for name in names)
 
 
-def read_caffe_blobs(blobs: Mapping[str, Any]) -> Dict[str, Any]:
+def read_caffe_blobs(blobs: Mapping[str, Any]) -> dict[str, Any]:
     """Give Caffe's blobs the names of parameters.
 
     Args:
@@ -102,7 +104,7 @@ def read_caffe_blobs(blobs: Mapping[str, Any]) -> Dict[str, Any]:
     return named
 
 
-def _caffe_names(model: nn.Module, names: Iterable[str]) -> Dict[str, str]:
+def _caffe_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """Each name, torchvision's or Caffe's, -> Caffe's; torchvision numbers all kinds of layers."""
     vggs = [module for module in model.modules() if isinstance(module, VGG)]
     if not vggs:
@@ -120,7 +122,7 @@ def _caffe_names(model: nn.Module, names: Iterable[str]) -> Dict[str, str]:
     return {n: f"{layers.get(layer, layer)}.{kind}" for n, (layer, _, kind) in split.items()}
 
 
-def _places(model: nn.Module) -> Dict[str, Tuple[str, Tensor]]:
+def _places(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
     """Each parameter of the model that VGG-16 has -> (Caffe's name of it, the parameter)."""
     places = {}
     for prefix, module in model.named_modules():
@@ -130,7 +132,7 @@ def _places(model: nn.Module) -> Dict[str, Tuple[str, Tensor]]:
     return places
 
 
-def place_imagenet_vgg(model: nn.Module, state_dict: Dict[str, Tensor]) -> None:
+def place_imagenet_vgg(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Give an ImageNet VGG-16 the names that it has in the model, in place.
 
     fc8, the 1000 classes, is left out; so are fc6 and fc7 in a model without a ``VGGBoxHead``, and
@@ -174,7 +176,7 @@ def place_imagenet_vgg(model: nn.Module, state_dict: Dict[str, Tensor]) -> None:
     state_dict.update(placed)
 
 
-def _hint(problems: List[str]) -> str:
+def _hint(problems: list[str]) -> str:
     if not any(re.search(r"fc[67]\.\w+: no values", p) for p in problems):
         return ""
     return (

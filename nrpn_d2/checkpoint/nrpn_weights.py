@@ -9,8 +9,8 @@ a Detectron2 project that knows nothing of this package):
    file if "stem.conv1.weight" is the end of two names. In state dicts the nRPN's backbone therefore
    carries a suffix: "proposal_generator.negative_rpn.backbone.stem.conv1.weight.nrpn".
 """
+
 import logging
-from typing import Dict
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def hide_from_name_matching(negative_rpn: nn.Module) -> None:
     negative_rpn._register_load_state_dict_pre_hook(remove_suffix, with_module=True)
 
 
-def copy_backbone(state_dict: Dict[str, Tensor], prefix: str = "") -> int:
+def copy_backbone(state_dict: dict[str, Tensor], prefix: str = "") -> int:
     """Add ``backbone.*`` once more under the names of the nRPN's backbone, in place (point 1).
 
     Nothing happens to a state dict that has an nRPN.

@@ -1,8 +1,9 @@
 """What the pixels of a model are: their order, mean and deviation belong to its weights."""
+
 import logging
 import os
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode, get_cfg
@@ -15,8 +16,8 @@ class Pixels:
     """A model sees ``(image - mean) / std``, of an image of 0 to 255 in the order ``format``."""
 
     format: str
-    mean: Tuple[float, ...]
-    std: Tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     KEYS = {"format": "INPUT.FORMAT", "mean": "MODEL.PIXEL_MEAN", "std": "MODEL.PIXEL_STD"}
 
@@ -30,7 +31,7 @@ class Pixels:
         mean, std = ([round(255 * x, 3) for x in v] for v in (transforms.mean, transforms.std))
         return cls("RGB", tuple(mean), tuple(std))
 
-    def differing_keys(self, other: "Pixels") -> Dict[str, str]:
+    def differing_keys(self, other: "Pixels") -> dict[str, str]:
         """Name of each field that differs -> its key in the config."""
         return {name: key for name, key in self.KEYS.items() if not self._equal(other, name)}
 
@@ -40,11 +41,11 @@ class Pixels:
             return mine == theirs
         return len(mine) == len(theirs) and np.allclose(mine, theirs, rtol=0, atol=0.01)
 
-    def to_checkpoint(self) -> Dict[str, Any]:
+    def to_checkpoint(self) -> dict[str, Any]:
         return {name: x if name == "format" else list(x) for name, x in asdict(self).items()}
 
     @classmethod
-    def from_checkpoint(cls, saved: Dict[str, Any]) -> "Pixels":
+    def from_checkpoint(cls, saved: dict[str, Any]) -> "Pixels":
         return cls(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))
 
 
@@ -52,7 +53,7 @@ KINDS = {name: Pixels.of_torchvision(entry) for name, entry in TORCHVISION.items
 KINDS["caffe"] = Pixels("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 
 
-def pixels_of(checkpoint: Dict[str, Any], path: str, kind: str = "") -> Optional[Pixels]:
+def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels | None:
     """
     Args:
         checkpoint: the content of ``path``, with "model", and "pixels" if this package saved it.

@@ -4,15 +4,16 @@ import difflib
 import functools
 import logging
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
-from .voc.reader import check_on_error, read_voc
 from .voc.layout import check_voc_folder, list_splits
+from .voc.reader import check_on_error, read_voc
 from .voc.xml import VOCError, check_class_names
 
 __all__ = ["register_voc", "register_datasets", "check_datasets"]
@@ -30,7 +31,7 @@ _BUILTIN = {
     },
     **{f"shapes_{split}": ("shapes", split, 2012) for split in ("train", "test")},
 }
-_registered: Dict[str, Callable] = {}  # by this module: name -> what DatasetCatalog has
+_registered: dict[str, Callable] = {}  # by this module: name -> what DatasetCatalog has
 
 
 def register_voc(
@@ -61,7 +62,7 @@ def register_voc(
     _register(name, load, thing_classes=class_names, dirname=root, split=split, year=year)
 
 
-def register_datasets(cfg: Optional[CfgNode] = None) -> None:
+def register_datasets(cfg: CfgNode | None = None) -> None:
     """Registers every dataset of this package; may be called again, e.g. with the final config.
 
     ``nrpn_voc_2007_{train,val,trainval,test}`` and ``nrpn_voc_2012_{train,val,trainval}`` are the
@@ -133,7 +134,7 @@ def _register_own_folder(settings: CfgNode) -> None:
         register_voc(name, root, split, classes, year=2012, on_error=settings.VOC_ON_ERROR)
 
 
-def _read_voc(root: str, split: str, on_error: str) -> List[Dict[str, Any]]:
+def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:
     if not os.path.isdir(root):
         message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
         now = os.environ.get("DETECTRON2_DATASETS")
@@ -143,7 +144,7 @@ def _read_voc(root: str, split: str, on_error: str) -> List[Dict[str, Any]]:
     return read_voc(root, split, VOC_CLASSES, on_error)
 
 
-def _read_shapes(root: str, split: str) -> List[Dict[str, Any]]:
+def _read_shapes(root: str, split: str) -> list[dict[str, Any]]:
     return read_voc(make_shapes(root), split, SHAPES_CLASSES)
 
 

@@ -1,6 +1,6 @@
 """Image file -> size and EXIF orientation, without decoding its pixels."""
 
-from typing import BinaryIO, NamedTuple, Tuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
@@ -9,15 +9,15 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 class ImageHeader(NamedTuple):
-    size: Tuple[int, int]  # (width, height) of the pixels as stored
+    size: tuple[int, int]  # (width, height) of the pixels as stored
     orientation: int  # EXIF: 1 as stored; 5 to 8 exchange width and height
 
     @property
-    def oriented_size(self) -> Tuple[int, int]:
+    def oriented_size(self) -> tuple[int, int]:
         """(width, height) of the image that ``detection_utils.read_image`` returns."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
-    def rotate_box(self, box: Tuple[float, ...]) -> Tuple[float, ...]:
+    def rotate_box(self, box: tuple[float, ...]) -> tuple[float, ...]:
         """Moves a 0-based (x0, y0, x1, y1) from stored to oriented pixels, orientation 5 to 8."""
         x0, y0, x1, y1 = box
         width, height = self.size

@@ -3,11 +3,13 @@
 Detectron2's samplers give the order of the images. Its loader is not used, because its data depend
 on the number of workers, and going on at iteration i would mean loading the i batches before it.
 """
+
 import itertools
 import logging
 import random
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -59,11 +61,11 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
     )
 
 
-def _has_object(record: Dict[str, Any]) -> bool:
+def _has_object(record: dict[str, Any]) -> bool:
     return any(not annotation.get("difficult") for annotation in record.get("annotations", ()))
 
 
-def _sampler(data: CfgNode, records: List[Dict[str, Any]]) -> Callable:
+def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
     """Seed -> sampler."""
     if data.SAMPLER_TRAIN == "TrainingSampler":
         return partial(TrainingSampler, len(records))
@@ -88,7 +90,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        records: List[Dict[str, Any]],
+        records: list[dict[str, Any]],
         mapper: Callable,
         make_sampler: Callable,
         *,
@@ -124,7 +126,7 @@ class TrainLoader:
         self._start = iteration
         self._seed = seed
 
-    def __iter__(self) -> Iterator[List[Dict[str, Any]]]:
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         # A generator: nothing happens before the first batch is asked for. The training loop of
         # Detectron2 v0.5 calls iter() before a checkpoint says where to start.
         yield from DataLoader(
@@ -135,10 +137,10 @@ class TrainLoader:
             generator=torch.Generator(),  # without one it draws from that of the training step
         )
 
-    def _batches(self) -> Iterator[List[Tuple[int, int]]]:
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
         """Record numbers, and their places in the stream of all processes."""
         places = itertools.count(comm.get_rank(), comm.get_world_size())
-        buckets: Dict[bool, List[Tuple[int, int]]] = {True: [], False: []}
+        buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for index, place in zip(self._make_sampler(seed=self._seed), places):
             bucket = buckets[self._bucket_of[index]]
             bucket.append((index, place))
@@ -147,7 +149,7 @@ class TrainLoader:
                 bucket.clear()
 
 
-def _is_wide(records: List[Dict[str, Any]]) -> List[bool]:
+def _is_wide(records: list[dict[str, Any]]) -> list[bool]:
     for record in records:
         if "width" not in record or "height" not in record:
             raise ValueError(
@@ -165,7 +167,7 @@ class _SeededRecords(Dataset):
         self._mapper = mapper
         self._seed = seed
 
-    def __getitem__(self, item: Tuple[int, int]) -> Dict[str, Any]:
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         index, place = item
         with seeded(self._seed, place):
             for _ in range(_MAX_TRIES):

@@ -2,13 +2,11 @@
 
 import zlib
 
-from PIL import Image
-
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
+from PIL import Image
 
 from .voc.xml import VOCError
-
 
 # ValueError: a side of less than half a pixel, when a long strip is made to fit
 _UNREADABLE = (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError)

@@ -1,7 +1,8 @@
 """Models out: to stock Detectron2 without this package, and to runtimes without Detectron2."""
+
 import copy
 import os
-from typing import Callable, Dict, List, Sequence, Tuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def stock_config(cfg: CfgNode) -> CfgNode:
     known = get_cfg()
     if needs_this_package(cfg):
         known.MODEL.VGG = CfgNode()
-        known.MODEL.VGG.update({key: None for key in cfg.MODEL.VGG})
+        known.MODEL.VGG.update(dict.fromkeys(cfg.MODEL.VGG))
     stock = _difference(cfg, known)
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "HardNegativeRPN":
         stock.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
@@ -55,13 +56,13 @@ def _difference(cfg: CfgNode, known: CfgNode) -> CfgNode:
     return differing
 
 
-def stock_weights(model: nn.Module) -> Dict[str, Tensor]:
+def stock_weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict without the nRPN, on the CPU."""
     state = model.state_dict()
     return {k: v.cpu() for k, v in state.items() if not k.startswith(NRPN_PREFIX)}
 
 
-def export_stock(cfg: CfgNode, model: nn.Module, folder: str) -> List[str]:
+def export_stock(cfg: CfgNode, model: nn.Module, folder: str) -> list[str]:
     """Write model.pth and config.yaml for Detectron2's ``DefaultPredictor`` into a folder.
 
     Returns:
@@ -103,7 +104,7 @@ class InferenceGraph:
             else ["objectness_logits", "proposal_boxes", "image_size"]
         )
 
-    def __call__(self, image: Tensor) -> Tuple[Tensor, ...]:
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.adapter(image)
 
     def to_torchscript(self, path: str) -> None:
@@ -157,7 +158,7 @@ def load_exported(path: str) -> Callable[[Tensor], Sequence[np.ndarray]]:
     return lambda image: session.run(None, {"image": image.numpy()})
 
 
-def check_parity(graph: InferenceGraph, exported: Callable, images: Sequence[Tensor]) -> List[str]:
+def check_parity(graph: InferenceGraph, exported: Callable, images: Sequence[Tensor]) -> list[str]:
     """Compare an exported model with the model it was made from.
 
     Returns:
@@ -190,7 +191,7 @@ def check_parity(graph: InferenceGraph, exported: Callable, images: Sequence[Ten
     return lines
 
 
-def _values(outputs: Dict[str, np.ndarray], kind: str) -> np.ndarray:
+def _values(outputs: dict[str, np.ndarray], kind: str) -> np.ndarray:
     """Boxes, scores or classes, of proposals or detections, in float64."""
     if kind == "scores" and "scores" not in outputs:
         return 1 / (1 + np.exp(-outputs["objectness_logits"].astype(np.float64)))

@@ -1,5 +1,7 @@
 """A trained model from a config file and a checkpoint, and what it finds in one image."""
-from typing import Any, Dict, List, Sequence
+
+from collections.abc import Sequence
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -11,8 +13,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import nn
 
-from ..checkpoint.nrpn_weights import NRPN_PREFIX
 from ..checkpoint.checkpointer import NRPNCheckpointer, differences, set_pixels
+from ..checkpoint.nrpn_weights import NRPN_PREFIX
 from ..config import add_nrpn_config, check_nrpn_config, merge_config_file
 
 
@@ -59,7 +61,7 @@ def load_model(cfg: CfgNode) -> nn.Module:
     return model.eval()
 
 
-def class_names(cfg: CfgNode) -> List[str]:
+def class_names(cfg: CfgNode) -> list[str]:
     """Those of the data that the model was made for; numbers if they are not known."""
     names = list(cfg.DATASETS.VOC_CLASSES)
     if not names and cfg.DATASETS.TEST:
@@ -76,7 +78,7 @@ class Predictor:
         size = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST)
 
-    def inputs(self, image: np.ndarray) -> Dict[str, Any]:
+    def inputs(self, image: np.ndarray) -> dict[str, Any]:
         """(H, W, 3) uint8, in the order of INPUT.FORMAT -> the model's input."""
         height, width = image.shape[:2]
         resized = self.resize.get_transform(image).apply_image(image)

@@ -1,8 +1,10 @@
 """Starts training in one process, or joins several: Detectron2's ``launch``, or torchrun."""
+
 import argparse
 import os
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist

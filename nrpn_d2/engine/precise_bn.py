@@ -1,4 +1,5 @@
 """Detectron2's PreciseBN (TEST.PRECISE_BN), for runs that resume exactly and have an nRPN."""
+
 from detectron2.engine.hooks import PreciseBN
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats

@@ -2,8 +2,9 @@
 
 The file is a checkpoint, read without running code (``weights_only``).
 """
+
 from contextlib import ExitStack
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -12,13 +13,13 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..checkpoint.checkpointer import NRPNCheckpointer
-from .train_loop import proposals_of_any_prediction, rpns_of
 from ..utils.seeding import seed_all
+from .train_loop import proposals_of_any_prediction, rpns_of
 
 _PLAIN = (torch.Tensor, str, int, float)
 
 
-def to_plain(batch: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def to_plain(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Model input as tensors, numbers, strings and dicts of them.
 
     ``Instances`` become dicts of their fields and "image_size". Anything else but boxes, such as
@@ -38,20 +39,20 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def from_plain(batch: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def from_plain(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The inverse of :func:`to_plain`."""
     return [
         {k: _instances(v) if isinstance(v, dict) else v for k, v in item.items()} for item in batch
     ]
 
 
-def _instances(plain: Dict[str, Any]) -> Instances:
+def _instances(plain: dict[str, Any]) -> Instances:
     fields = {k: Boxes(v) if k.endswith("_boxes") else v for k, v in plain.items()}
     return Instances(fields.pop("image_size"), **fields)
 
 
 def save_step(
-    cfg: CfgNode, model: nn.Module, name: str, batch: List[Dict[str, Any]], **step: Any
+    cfg: CfgNode, model: nn.Module, name: str, batch: list[dict[str, Any]], **step: Any
 ) -> str:
     """Write ``name``.pth to the output folder.
 
@@ -67,7 +68,7 @@ def save_step(
     return f"{cfg.OUTPUT_DIR}/{name}.pth"
 
 
-def replay_step(cfg: CfgNode, model: nn.Module, saved: Dict[str, Any]) -> Tuple[Dict, List[str]]:
+def replay_step(cfg: CfgNode, model: nn.Module, saved: dict[str, Any]) -> tuple[dict, list[str]]:
     """Run the forward pass of a saved step again.
 
     Args:

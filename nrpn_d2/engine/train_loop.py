@@ -1,7 +1,7 @@
 """Training steps that stop before a loss that is not finite reaches the weights."""
+
 from contextlib import contextmanager
 from functools import partial
-from typing import Dict, List
 
 import torch
 import torch.distributed as dist
@@ -16,12 +16,12 @@ class NonFiniteLoss(FloatingPointError):
     """Raised by all processes together, before the optimizer's step."""
 
 
-def rpns_of(model: nn.Module) -> List[RPN]:
+def rpns_of(model: nn.Module) -> list[RPN]:
     return [module for module in model.modules() if isinstance(module, RPN)]
 
 
 @contextmanager
-def proposals_of_any_prediction(rpns: List[RPN]):
+def proposals_of_any_prediction(rpns: list[RPN]):
     """Let RPNs go on where Detectron2 raises FloatingPointError for predictions of inf or nan.
 
     A process that raises in its forward pass leaves the others waiting for its gradients. Here the
@@ -30,7 +30,7 @@ def proposals_of_any_prediction(rpns: List[RPN]):
     Yields:
         list: of the errors that Detectron2 raised.
     """
-    errors: List[FloatingPointError] = []
+    errors: list[FloatingPointError] = []
 
     def predict_proposals(rpn, anchors, logits, deltas, image_sizes):
         predict = partial(type(rpn).predict_proposals, rpn, anchors)
@@ -66,9 +66,9 @@ class FiniteLosses:
         super().__init__(model, *args)
         self._rpns = rpns_of(model)
         self._statistics = [b for norm in get_bn_modules(model) for b in norm.buffers()]
-        self._prediction_errors: List[FloatingPointError] = []
+        self._prediction_errors: list[FloatingPointError] = []
         self.batch = None
-        self.losses: Dict[str, float] = {}
+        self.losses: dict[str, float] = {}
         self.at_fault = False
 
     def _remember(self, model: nn.Module, args) -> None:

@@ -1,8 +1,9 @@
 """The trainer: it resumes exactly, and stops or skips where losses are not finite."""
+
 import logging
 import os
 import weakref
-from typing import Any, Dict
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,11 +18,11 @@ from ..data import VOCDatasetMapper
 from ..data.loader import TrainLoader, build_train_loader
 from ..evaluation import build_evaluators, with_budgets
 from ..modeling.events import ExchangePrinter
-from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
-from .precise_bn import RepeatablePreciseBN
-from .replay import save_step
 from ..utils.saving import BestCheckpoint, best_metric
 from ..utils.seeding import seed_all
+from .precise_bn import RepeatablePreciseBN
+from .replay import save_step
+from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
 
 
 class Trainer(DefaultTrainer):
@@ -169,7 +170,7 @@ class Trainer(DefaultTrainer):
         except OSError as failure:  # such as a full disk
             return f"{report}; not saved: {failure}"
 
-    def state_dict(self) -> Dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
@@ -177,7 +178,7 @@ class Trainer(DefaultTrainer):
             "skipped_nonfinite": self.skipped_nonfinite,
         }
 
-    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])

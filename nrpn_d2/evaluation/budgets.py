@@ -1,14 +1,14 @@
 """The detections of one model at several numbers of proposals, from one forward pass."""
 
 from contextlib import contextmanager
-import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
+import torch
 from detectron2.modeling import GeneralizedRCNN, ProposalNetwork
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def with_budgets(model, budgets):

@@ -1,8 +1,8 @@
 """The evaluators' common part: accumulate per image, gather over processes, then compute."""
 
 import logging
-import numpy as np
 
+import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 

@@ -1,6 +1,7 @@
 """Pictures: proposals on images, recall curves. Everything takes arrays and gives a Figure."""
 
 import os
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle

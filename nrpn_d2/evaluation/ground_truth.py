@@ -1,9 +1,9 @@
 """The annotated objects of a registered dataset as flat arrays."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List
-import numpy as np
+from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
@@ -25,8 +25,8 @@ class GroundTruth:
     """
 
     dataset_name: str
-    class_names: List[str]
-    image_index: Dict[Any, int]
+    class_names: list[str]
+    image_index: dict[Any, int]
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray

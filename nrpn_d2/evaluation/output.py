@@ -6,15 +6,14 @@ import json
 import logging
 import math
 import os
-import numpy as np
 
+import numpy as np
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
 from ..utils.saving import atomic_open
-from .figures import error_figure, precision_recall_figure, recall_figure, save_figure
 from .evaluator import together
-from .voc_ap import PrecisionRecall
+from .figures import error_figure, precision_recall_figure, recall_figure, save_figure
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ Shape shorthand as in ``recall.py``: K proposals of one image, best score first;
 
 import logging
 from collections import OrderedDict
+
 import numpy as np
 
 from .boxes import box_iou, covered_fraction

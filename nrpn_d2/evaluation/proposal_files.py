@@ -13,9 +13,9 @@ import json
 import os
 import pickle
 from typing import NamedTuple
+
 import numpy as np
 import torch
-
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
@@ -136,7 +136,9 @@ def _from_json(path):
         try:
             rows = np.array(rows, np.float64).reshape(len(rows), 5)
         except ValueError:
-            raise ValueError(f"{path}: image {image_id!r} has a bbox that is not 4 numbers") from None
+            raise ValueError(
+                f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
+            ) from None
         boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
         yield image_id, boxes, _logit(rows[:, 4]) if are_probabilities else rows[:, 4]
 
@@ -196,7 +198,9 @@ def assign_proposals(proposals, dataset_name, origin):
                 "another dataset, or of resized images"
             )
         if record["image_id"] in assigned:
-            raise ValueError(f"{origin}: image {image_id!r} is there twice, as text and as a number")
+            raise ValueError(
+                f"{origin}: image {image_id!r} is there twice, as text and as a number"
+            )
         assigned[record["image_id"]] = found
     return assigned
 

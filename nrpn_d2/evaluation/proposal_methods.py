@@ -13,6 +13,7 @@ import functools
 import glob
 import os
 import tempfile
+
 import cv2
 import numpy as np
 

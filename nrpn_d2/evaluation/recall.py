@@ -12,6 +12,7 @@ Shape shorthand in this module:
 """
 
 from typing import NamedTuple
+
 import numpy as np
 
 # Areas in square pixels of the original image, lower bound included, upper one not (Table 2 of

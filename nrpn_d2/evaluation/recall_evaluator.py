@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+
 import numpy as np
 
 from .boxes import box_area, box_iou

@@ -2,6 +2,7 @@
 
 import math
 import re
+
 from tabulate import tabulate
 
 

@@ -12,6 +12,7 @@ The VOC devkit counts pixels: its boxes are inclusive, one-based indices and a s
 """
 
 from typing import NamedTuple
+
 import numpy as np
 
 from .boxes import box_iou

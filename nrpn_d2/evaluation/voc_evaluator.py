@@ -2,8 +2,8 @@
 
 import logging
 from collections import OrderedDict
-import numpy as np
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 
 from .boxes import check_boxes
@@ -98,7 +98,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         return set(self.ground_truth.classes[~self.ground_truth.ignored].tolist())
 
     def _evaluate_budget(self, parts):
-        images = np.repeat(np.array([*parts], int), [len(scores) for _, scores, _ in parts.values()])
+        images = np.repeat(
+            np.array([*parts], int), [len(scores) for _, scores, _ in parts.values()]
+        )
         empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
         detections = Detections(images, *map(np.concatenate, zip(empty, *parts.values())))
         evaluate = evaluate_as_detectron2 if self._compat else evaluate_detections

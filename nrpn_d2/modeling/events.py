@@ -1,6 +1,6 @@
 """The exchange between the two networks as scalars, and in the log."""
+
 import logging
-from typing import Optional
 
 import torch
 from detectron2.utils.events import EventWriter, get_event_storage
@@ -9,7 +9,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 @torch.no_grad()
 def log_exchange(
     logits: torch.Tensor,
-    nrpn_logits: Optional[torch.Tensor],
+    nrpn_logits: torch.Tensor | None,
     found: torch.Tensor,
     hard: torch.Tensor,
 ) -> None:
@@ -63,7 +63,7 @@ class ExchangePrinter(EventWriter):
         names.remove("nrpn/joint")
         phase = "joint" if storage.history("nrpn/joint").latest() else "warm-up"
         values = "  ".join(
-            f"{name[len('nrpn/'):]}: {storage.history(name).avg(self.window_size):.3g}"
+            f"{name[len('nrpn/') :]}: {storage.history(name).avg(self.window_size):.3g}"
             for name in names
         )
         self.logger.info(f"nRPN {phase}  {values}")

@@ -11,8 +11,9 @@ Shape shorthand:
 Labels are 1 (object), 0 (background), -1 (ignored). The IoU of an anchor is that with the
 ground-truth box it overlaps most, 0 in an image without objects.
 """
+
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -48,8 +49,8 @@ class HardNegativeRPN(RPN):
         *,
         objectness_loss: Callable,
         negative_sampler: Callable,
-        negative_rpn: Optional[NegativeRPN] = None,
-        nrpn_sampler: Optional[NRPN] = None,
+        negative_rpn: NegativeRPN | None = None,
+        nrpn_sampler: NRPN | None = None,
         find_false_positives: Callable = false_positives,
         propose_hard_negatives: Callable = partial(
             hard_negatives, pre_nms_topk=1000, nms_thresh=0.7
@@ -96,7 +97,7 @@ class HardNegativeRPN(RPN):
             hide_from_name_matching(negative_rpn)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         check_nrpn_config(cfg)
         check_features(cfg, input_shape)
         check_registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)
@@ -131,8 +132,8 @@ class HardNegativeRPN(RPN):
     def forward(
         self,
         images: ImageList,
-        features: Dict[str, torch.Tensor],
-        gt_instances: Optional[List[Instances]] = None,
+        features: dict[str, torch.Tensor],
+        gt_instances: list[Instances] | None = None,
     ):
         """
         Args:
@@ -156,7 +157,7 @@ class HardNegativeRPN(RPN):
         proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
         return proposals, losses
 
-    def predict(self, maps: List[torch.Tensor]):
+    def predict(self, maps: list[torch.Tensor]):
         """L feature maps -> L logits of shape (N, Hi*Wi*A) and L deltas of (N, Hi*Wi*A, 4)."""
         logits, deltas = self.rpn_head(maps)
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A)
@@ -196,7 +197,7 @@ class HardNegativeRPN(RPN):
 
     def train_nrpn(
         self, images, features, labels: torch.Tensor, found: torch.Tensor
-    ) -> Tuple[Optional[torch.Tensor], torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Teach the nRPN the RPN's false positives ``found`` (N, R).
 
         Returns:
@@ -221,8 +222,8 @@ class HardNegativeRPN(RPN):
 
     @torch.no_grad()
     def propose_negatives(
-        self, images: ImageList, features: Dict[str, torch.Tensor]
-    ) -> List[Instances]:
+        self, images: ImageList, features: dict[str, torch.Tensor]
+    ) -> list[Instances]:
         """The nRPN's proposals (paper, Fig. 4b), to look at: anchors, best first, without labels.
 
         Returns:
@@ -242,13 +243,13 @@ class HardNegativeRPN(RPN):
 
     def losses(
         self,
-        anchors: List[Boxes],
-        pred_objectness_logits: List[torch.Tensor],
+        anchors: list[Boxes],
+        pred_objectness_logits: list[torch.Tensor],
         gt_labels: torch.Tensor,
-        pred_anchor_deltas: List[torch.Tensor],
-        gt_boxes: List[torch.Tensor],
+        pred_anchor_deltas: list[torch.Tensor],
+        gt_boxes: list[torch.Tensor],
         ious: torch.Tensor,
-    ) -> Dict[str, torch.Tensor]:
+    ) -> dict[str, torch.Tensor]:
         """The RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
         Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all

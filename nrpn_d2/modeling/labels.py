@@ -2,7 +2,6 @@
 
 R anchors per image; labels are 1 (object), 0 (background), -1 (ignored).
 """
-from typing import List, Tuple
 
 import torch
 from detectron2.modeling.matcher import Matcher
@@ -13,12 +12,12 @@ from detectron2.utils.memory import retry_if_cuda_oom
 @torch.no_grad()
 def label_anchors(
     anchors: Boxes,
-    gt_instances: List[Instances],
+    gt_instances: list[Instances],
     matcher: Matcher,
     *,
     ignore_ioa: float,
     boundary_thresh: float = -1,
-) -> Tuple[torch.Tensor, torch.Tensor, List[torch.Tensor]]:
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Match all anchors with the objects of each image; nothing is sampled yet.
 
     An object of class -1 is a difficult one: it is no object to match, and background anchors on

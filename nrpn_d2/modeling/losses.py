@@ -4,6 +4,7 @@ All take logits, labels in {0, 1} and IoUs of shape (M,) and give (M,) losses in
 they are the same under mixed precision. p is sigmoid(logit), IoU that of the anchor with the
 ground-truth box it overlaps most.
 """
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable

@@ -4,6 +4,7 @@ Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the 
 1 (object), 0 (background), -1 (ignored). IoUs are those of an anchor with the ground-truth box that
 it overlaps most, 0 in an image without objects.
 """
+
 import torch
 from torchvision.ops import nms
 

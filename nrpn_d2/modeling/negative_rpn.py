@@ -2,7 +2,6 @@
 
 Shapes: N images, A anchors per cell, (Hi, Wi) the size of feature map i, R anchors in all.
 """
-from typing import Dict, List, Optional
 
 import torch
 from detectron2.config import configurable
@@ -26,7 +25,7 @@ class ScoreHead(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.bias, 0)
 
-    def forward(self, features: List[torch.Tensor]) -> torch.Tensor:
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """L feature maps (N, C, Hi, Wi) -> (N, R)."""
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A), the order of Detectron2's anchors
         logits = [self.objectness_logits(self.conv(x)).permute(0, 2, 3, 1) for x in features]
@@ -44,9 +43,9 @@ class NegativeRPN(nn.Module):
     def __init__(
         self,
         *,
-        in_features: List[str],
+        in_features: list[str],
         head: nn.Module,
-        backbone: Optional[nn.Module] = None,
+        backbone: nn.Module | None = None,
         stop_gradient: bool = True,
     ):
         """
@@ -65,7 +64,7 @@ class NegativeRPN(nn.Module):
         self.has_unread_layers = not set(outputs) <= set(in_features)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: Dict[str, ShapeSpec]):
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         in_features = cfg.MODEL.RPN.IN_FEATURES
         shapes = [input_shape[f] for f in in_features]
         shares = cfg.MODEL.NRPN.SHARE_FEATURES
@@ -79,7 +78,7 @@ class NegativeRPN(nn.Module):
             "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
         }
 
-    def forward(self, images: ImageList, features: Dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, images: ImageList, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """
         Args:
             images: N images, as the RPN's backbone gets them.
@@ -103,7 +102,7 @@ class NegativeRPN(nn.Module):
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
 
 
-def second_backbone(cfg, input_shape: Dict[str, ShapeSpec]) -> nn.Module:
+def second_backbone(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """Another backbone of the config, with the RPN's feature maps.
 
     Raises:

@@ -4,8 +4,9 @@ Shapes: N images, R anchors per image (of all levels). Labels are 1 (object), 0 
 -1 (ignored). Samplers take tensors and give tensors; they own no model and keep no state. Quotas
 are filled with ``topk`` of a fixed size, so that sampling never waits for a GPU.
 """
+
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from detectron2.config import configurable
@@ -91,7 +92,7 @@ class _Sampler(ABC):
         labels: torch.Tensor,
         logits: torch.Tensor,
         ious: torch.Tensor,
-        hardness: Optional[torch.Tensor] = None,
+        hardness: torch.Tensor | None = None,
     ) -> Sample:
         size = self.batch_size_per_image
         positive, background = labels == 1, labels == 0
@@ -117,7 +118,7 @@ class _Sampler(ABC):
         quota: torch.Tensor,
         logits: torch.Tensor,
         ious: torch.Tensor,
-        hardness: Optional[torch.Tensor],
+        hardness: torch.Tensor | None,
     ) -> torch.Tensor:
         """Choose up to ``quota`` (N,) of the ``background`` (N, R) anchors -> (N, R) bool."""
 

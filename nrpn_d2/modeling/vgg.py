@@ -3,7 +3,8 @@
 VGG-16 without its fifth pooling, so that the last feature map has stride 16 (Faster R-CNN, Sec. 3).
 Layers carry the names of the Caffe model: conv1_1 ... conv5_3, fc6, fc7.
 """
-from typing import Dict, List, Sequence
+
+from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -44,10 +45,10 @@ class VGG(Backbone):
             ValueError: for a name in ``out_features`` that no stage has.
         """
         super().__init__()
-        self._stages: Dict[str, List[str]] = {}
+        self._stages: dict[str, list[str]] = {}
         self._out_features = list(out_features)
-        self._out_feature_strides: Dict[str, int] = {}
-        self._out_feature_channels: Dict[str, int] = {}
+        self._out_feature_strides: dict[str, int] = {}
+        self._out_feature_channels: dict[str, int] = {}
         for i, (depth, width) in enumerate(zip(depths, widths), start=1):
             stage = f"conv{i}"
             self._stages[stage] = [f"{stage}_{j}" for j in range(1, depth + 1)]
@@ -85,7 +86,7 @@ class VGG(Backbone):
     def size_divisibility(self) -> int:
         return max(self._out_feature_strides[f] for f in self._out_features)
 
-    def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """(N, C, H, W) images -> ``{stage: (N, width, H / stride, W / stride)}``."""
         outputs = {}
         for stage, convs in self._stages.items():

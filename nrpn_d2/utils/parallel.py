@@ -5,12 +5,12 @@ import gc
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Callable, Iterator, List, TypeVar
-
-from tqdm import tqdm
+from typing import TypeVar
 
 from detectron2.utils import comm
+from tqdm import tqdm
 
 _MAX_PROCESSES = 8
 _Task = TypeVar("_Task")
@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 
 
 def parallel_map(
-    function: Callable[[_Task], _Result], tasks: List[_Task], description: str
+    function: Callable[[_Task], _Result], tasks: list[_Task], description: str
 ) -> Iterator[_Result]:
     """Maps in the order of the tasks, with several processes and a progress bar.
 

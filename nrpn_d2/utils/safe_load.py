@@ -3,12 +3,14 @@
 A pickle is a program. Files that torch saved are read with ``weights_only``; other pickles (.pkl,
 as in Detectron2's model zoo) by an unpickler that knows numpy arrays and plain containers, no more.
 """
+
 import io
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from typing import Any, BinaryIO, Callable, Dict, Optional
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -76,7 +78,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 # numpy 1 and 2, Python 2 and 3 name the same things differently
-_ADMITTED: Dict[str, Callable] = {
+_ADMITTED: dict[str, Callable] = {
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
     "_codecs.encode": _latin1,
@@ -130,7 +132,7 @@ def _pickle_in(path: str) -> BinaryIO:
         return io.BytesIO(archive.read(name))
 
 
-def _forbidden_object(path: str, message: str) -> Optional[str]:
+def _forbidden_object(path: str, message: str) -> str | None:
     """What a file that torch refused asked for; None if it is broken in another way."""
     try:
         with _pickle_in(path) as f:

@@ -1,4 +1,5 @@
 """Files that are whole or absent, and the best checkpoint of a run."""
+
 import logging
 import math
 import os

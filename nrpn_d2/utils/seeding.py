@@ -3,6 +3,7 @@
 With them a run that was resumed, or that loads its images in other processes, draws what an
 undisturbed one draws, and a checkpoint needs no generator's state.
 """
+
 import random
 from contextlib import contextmanager
 

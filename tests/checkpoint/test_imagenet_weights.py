@@ -1,4 +1,5 @@
 """ImageNet VGG-16 into the backbone, its copy in the nRPN, and the box head."""
+
 import pickle
 
 import numpy as np
@@ -15,16 +16,27 @@ from torchvision.transforms.v2.functional import normalize
 
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, set_pixels
+from nrpn_d2.checkpoint.imagenet_weights import place_imagenet_vgg
 from nrpn_d2.checkpoint.pixels import KINDS, Pixels
 from nrpn_d2.utils.safe_load import CheckpointError
-from nrpn_d2.checkpoint.imagenet_weights import place_imagenet_vgg
 
 # small_cfg's VGG: a convolution, ReLU and pooling for each of four stages
-FEATURES = {"features.0": "conv1_1", "features.3": "conv2_1", "features.6": "conv3_1",
-            "features.9": "conv4_1"}
+FEATURES = {
+    "features.0": "conv1_1",
+    "features.3": "conv2_1",
+    "features.6": "conv3_1",
+    "features.9": "conv4_1",
+}
 CLASSIFIER = {"classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
-SHAPES = {"conv1_1": (8, 3, 3, 3), "conv2_1": (8, 8, 3, 3), "conv3_1": (16, 8, 3, 3),
-          "conv4_1": (16, 16, 3, 3), "fc6": (32, 16 * 49), "fc7": (32, 32), "fc8": (10, 32)}
+SHAPES = {
+    "conv1_1": (8, 3, 3, 3),
+    "conv2_1": (8, 8, 3, 3),
+    "conv3_1": (16, 8, 3, 3),
+    "conv4_1": (16, 16, 3, 3),
+    "fc6": (32, 16 * 49),
+    "fc7": (32, 32),
+    "fc8": (10, 32),
+}
 
 
 def small_vgg(caffe=False):
@@ -61,6 +73,7 @@ def assert_filled(model, weights):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty cache of torch.hub, from which nothing is downloaded."""
+
     def no_network(*args, **kwargs):
         raise AssertionError(f"a test must not download {args}")
 
@@ -74,16 +87,36 @@ def vgg16_model(pixels):
     """The paper's detector around VGG-16, with these pixels."""
     cfg = get_cfg()
     add_nrpn_config(cfg)
-    cfg.merge_from_list([
-        "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_vgg_backbone",
-        "MODEL.PROPOSAL_GENERATOR.NAME", "HardNegativeRPN",
-        "MODEL.RPN.IN_FEATURES", ["conv5"], "MODEL.ROI_HEADS.IN_FEATURES", ["conv5"],
-        "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_BOX_HEAD.NAME", "VGGBoxHead",
-        "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7,
-        "MODEL.NRPN.SHARE_FEATURES", True,
-        "INPUT.FORMAT", pixels.format, "MODEL.PIXEL_MEAN", list(pixels.mean),
-        "MODEL.PIXEL_STD", list(pixels.std),
-    ])
+    cfg.merge_from_list(
+        [
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.BACKBONE.NAME",
+            "build_vgg_backbone",
+            "MODEL.PROPOSAL_GENERATOR.NAME",
+            "HardNegativeRPN",
+            "MODEL.RPN.IN_FEATURES",
+            ["conv5"],
+            "MODEL.ROI_HEADS.IN_FEATURES",
+            ["conv5"],
+            "MODEL.ROI_HEADS.NAME",
+            "StandardROIHeads",
+            "MODEL.ROI_BOX_HEAD.NAME",
+            "VGGBoxHead",
+            "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+            "ROIPool",
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            7,
+            "MODEL.NRPN.SHARE_FEATURES",
+            True,
+            "INPUT.FORMAT",
+            pixels.format,
+            "MODEL.PIXEL_MEAN",
+            list(pixels.mean),
+            "MODEL.PIXEL_STD",
+            list(pixels.std),
+        ]
+    )
     return build_model(cfg).eval()
 
 
@@ -107,8 +140,10 @@ def test_vgg16_gives_torchvisions_features():
         if kind == "vgg16":
             image, seen = rgb, normalize(rgb / 255, vgg16.mean, vgg16.std)
         else:
-            weights = {f"{to_caffe[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v
-                       for k, v in weights.items()}
+            weights = {
+                f"{to_caffe[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v
+                for k, v in weights.items()
+            }
             image = rgb.flip(0)
             seen = image - torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
             # convolutions are linear in this range of pixels: keep features near 1
@@ -258,14 +293,17 @@ RGB_DEVIATION_1 = ("RGB", (122.999, 116.999, 103.999), (1.0, 1.0, 1.0))
 CAFFE = ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("name, caffe, expected", [
-    ("torchvision://vgg16", None, RGB),
-    ("torchvision://vgg16_caffe", None, RGB_DEVIATION_1),
-    ("vgg.pth", True, CAFFE),
-    ("vgg.pth", False, RGB),
-    ("vgg.pth?pixels=caffe", False, CAFFE),
-    ("vgg16_features-amdegroot-88682ab5.pth", False, RGB_DEVIATION_1),
-])
+@pytest.mark.parametrize(
+    "name, caffe, expected",
+    [
+        ("torchvision://vgg16", None, RGB),
+        ("torchvision://vgg16_caffe", None, RGB_DEVIATION_1),
+        ("vgg.pth", True, CAFFE),
+        ("vgg.pth", False, RGB),
+        ("vgg.pth?pixels=caffe", False, CAFFE),
+        ("vgg16_features-amdegroot-88682ab5.pth", False, RGB_DEVIATION_1),
+    ],
+)
 def test_weights_set_the_pixels(name, caffe, expected, tmp_path):
     """Without a download: torchvision's entries say themselves."""
     if caffe is not None:
@@ -279,11 +317,14 @@ def test_weights_set_the_pixels(name, caffe, expected, tmp_path):
         NRPNCheckpointer(build_model(cfg), pixels=Pixels.of_config(cfg)).load(name)
 
 
-@pytest.mark.parametrize("key, value", [
-    ("INPUT.FORMAT", "RGB"),
-    ("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53]),
-    ("MODEL.PIXEL_STD", [58.395, 57.12, 57.375]),
-])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("INPUT.FORMAT", "RGB"),
+        ("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53]),
+        ("MODEL.PIXEL_STD", [58.395, 57.12, 57.375]),
+    ],
+)
 def test_contradiction(key, value, tmp_path):
     path = saved(small_vgg(caffe=True), tmp_path / "vgg.pth")
     cfg = small_cfg(MODEL__WEIGHTS=path)

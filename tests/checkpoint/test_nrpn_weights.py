@@ -1,4 +1,5 @@
 """Weights in: the nRPN's backbone starts from the same weights, whoever loads them."""
+
 import logging
 import pickle
 
@@ -46,10 +47,13 @@ def test_checkpoint_with_an_nrpn_keeps_its_own(caplog):
         assert a == b and torch.equal(x, y)
 
 
-@pytest.mark.parametrize("overrides", [
-    {"MODEL__NRPN__SHARE_FEATURES": True},
-    {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"},
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"MODEL__NRPN__SHARE_FEATURES": True},
+        {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"},
+    ],
+)
 def test_nothing_to_initialise(overrides):
     model = build_model(small_cfg(**overrides))
     result = model.load_state_dict(backbone_weights(model), strict=False)

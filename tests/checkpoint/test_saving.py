@@ -1,4 +1,5 @@
 """Writing checkpoints: whole or not at all, the best one kept, old ones pruned."""
+
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,7 @@ def weight_in(path):
 
 def killed_while_saving(folder, name, where):
     """Save a checkpoint of weight 2 in a process that dies in the middle of it."""
+
     def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,9 +54,14 @@ def killed_while_saving(folder, name, where):
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("where", [
-    "half of the file", "before the file has its name", "before it is tagged",
-])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "half of the file",
+        "before the file has its name",
+        "before it is tagged",
+    ],
+)
 @pytest.mark.parametrize("name", ["model_0000019", "model_0000009"])  # a new one; one again
 def test_killed_in_the_middle(where, name, tmp_path):
     NRPNCheckpointer(linear(1.0), str(tmp_path)).save("model_0000009")
@@ -174,13 +181,18 @@ def test_metric_that_does_not_exist(tmp_path):
         Evaluated(tmp_path, [50.0], "AP51").train(0, 1)
 
 
-@pytest.mark.parametrize("overrides, expected", [
-    ({"DATASETS__TEST": ("a",)}, "bbox/AP50"),
-    ({"DATASETS__TEST": ("a", "b")}, "a/bbox/AP50"),
-    ({"DATASETS__TEST": ("a",), "SOLVER__BEST_METRIC": "bbox/AP"}, "bbox/AP"),
-    ({"DATASETS__TEST": ("a",), "MODEL__META_ARCHITECTURE": "ProposalNetwork"},
-     "box_proposals/AR@300"),
-])
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        ({"DATASETS__TEST": ("a",)}, "bbox/AP50"),
+        ({"DATASETS__TEST": ("a", "b")}, "a/bbox/AP50"),
+        ({"DATASETS__TEST": ("a",), "SOLVER__BEST_METRIC": "bbox/AP"}, "bbox/AP"),
+        (
+            {"DATASETS__TEST": ("a",), "MODEL__META_ARCHITECTURE": "ProposalNetwork"},
+            "box_proposals/AR@300",
+        ),
+    ],
+)
 def test_best_metric(overrides, expected):
     cfg = small_cfg()
     for key, value in overrides.items():

@@ -6,10 +6,10 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+from voc_folder import write_voc_folder
 
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.data import VOCError, catalog, make_shapes, register_datasets, register_voc
-from voc_folder import write_voc_folder
 
 CAT = ("cat", (1, 1, 20, 15))
 FLAT = ("cat", (5, 5, 5, 9))

@@ -10,10 +10,10 @@ from detectron2.data import detection_utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from voc_folder import write_voc_folder
 
 from nrpn_d2.data import VOCError, read_voc
 from nrpn_d2.data.image_header import read_image_header
-from voc_folder import write_voc_folder
 
 CLASSES = ["cat"]
 CAT = ("cat", (11, 6, 20, 15))

@@ -1,4 +1,5 @@
 """Batches: the stream of Detectron2's samplers, whatever the workers and the first iteration."""
+
 import itertools
 import random
 from functools import partial
@@ -132,9 +133,7 @@ def test_seeds_differ():
 
 @pytest.mark.parametrize("empty, ids_left", [(False, 5), (True, 4)])
 def test_config(empty, ids_left, tmp_path):
-    cfg = training_cfg(
-        write_images(tmp_path), tmp_path, DATALOADER__FILTER_EMPTY_ANNOTATIONS=empty
-    )
+    cfg = training_cfg(write_images(tmp_path), tmp_path, DATALOADER__FILTER_EMPTY_ANNOTATIONS=empty)
     batches = first(build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True)))
     assert {len(batch) for batch in batches} == {2}
     assert len({i for batch in ids(batches) for i in batch}) == ids_left
@@ -151,7 +150,9 @@ def test_repeat_factors(sqrt, times):
     disk, square = ((5, 5, 20, 20), 0), ((30, 5, 50, 20), 1)
     with registered([[disk]] * 4 + [[disk, square]], ["disk", "square"]) as name:
         cfg = small_cfg(
-            DATASETS__TRAIN=(name,), SOLVER__IMS_PER_BATCH=1, DATALOADER__NUM_WORKERS=0,
+            DATASETS__TRAIN=(name,),
+            SOLVER__IMS_PER_BATCH=1,
+            DATALOADER__NUM_WORKERS=0,
             DATALOADER__SAMPLER_TRAIN="RepeatFactorTrainingSampler",
             DATALOADER__REPEAT_THRESHOLD=0.8,
         )

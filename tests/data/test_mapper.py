@@ -11,9 +11,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from voc_folder import write_voc_folder
 
 from nrpn_d2.data import VOCDatasetMapper, VOCError, read_voc
-from voc_folder import write_voc_folder
 
 CAT = ("cat", (1, 1, 20, 20))
 DIFFICULT_DOG = ("dog", (31, 11, 50, 30), 1)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from nrpn_d2.data import SHAPES_CLASSES, make_shapes, read_voc
 from nrpn_d2.data.shapes import dataset as shapes
-from nrpn_d2.data.shapes.drawing import FORMS, OBJECT_FORMS, Shape, coverage, draw
 from nrpn_d2.data.shapes.dataset import find_objects, make_image, plan_scene
+from nrpn_d2.data.shapes.drawing import FORMS, OBJECT_FORMS, Shape, coverage, draw
 
 SMALL = {"num_train": 12, "num_test": 4}
 

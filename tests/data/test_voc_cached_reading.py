@@ -8,11 +8,13 @@ from collections import Counter
 
 import pytest
 from detectron2.utils import logger as detectron2_logger
+from voc_folder import voc_xml, write_voc_folder
 
 from nrpn_d2.data import VOCError, read_voc
+from nrpn_d2.data.voc import cache as voc_cache
+from nrpn_d2.data.voc import image as voc_image
+from nrpn_d2.data.voc import reader as voc
 from nrpn_d2.utils import parallel
-from nrpn_d2.data.voc import reader as voc, cache as voc_cache, image as voc_image
-from voc_folder import voc_xml, write_voc_folder
 
 CLASSES = ["cat", "dog"]
 CAT = ("cat", (11.25, 6, 20.1, 15))

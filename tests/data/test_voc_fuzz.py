@@ -2,6 +2,7 @@
 
 test_voc_xml.py, test_voc_layout.py and test_image_header.py do the same with made-up content.
 """
+
 import os
 import re
 import struct
@@ -10,10 +11,10 @@ from xml.sax.saxutils import escape
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from voc_folder import voc_xml, write_voc_folder
 
 from nrpn_d2.data import VOCError, read_voc
 from nrpn_d2.data.voc.image import read_image
-from voc_folder import voc_xml, write_voc_folder
 
 CLASSES = ["cat", "dog"]
 OBJECTS = [("cat", (11, 6, 20.5, 15)), ("dog", (1, 1, 60, 40), 1), ("cat", ("2e1", 3, 30, 9), 0)]
@@ -24,12 +25,57 @@ XMLS = [TEXT.encode(), b"\xef\xbb\xbf" + TEXT.encode()] + [
 ]
 SPLITS = [b"a\nb\n", b"\xef\xbb\xbfa 1\r\nb -1\r\n", b"b\n\na\n  \n"]
 PIECES = [
-    *(b"<object>", b"</object>", b"<bndbox>", b"</name>", b"<xmin>", b"<!--", b"-->", b"]]>", b"<?"),
-    *(b"<![CDATA[", b"&amp;", b"&#0;", b"&#x110000;", b"&x;", b"<!DOCTYPE a>", b'xmlns="a"', b"nan"),
-    *(b"-1", b"1e400", b"0x10", b"1_0", b"\xd9\xa5", b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"\x1a"),
+    *(
+        b"<object>",
+        b"</object>",
+        b"<bndbox>",
+        b"</name>",
+        b"<xmin>",
+        b"<!--",
+        b"-->",
+        b"]]>",
+        b"<?",
+    ),
+    *(
+        b"<![CDATA[",
+        b"&amp;",
+        b"&#0;",
+        b"&#x110000;",
+        b"&x;",
+        b"<!DOCTYPE a>",
+        b'xmlns="a"',
+        b"nan",
+    ),
+    *(
+        b"-1",
+        b"1e400",
+        b"0x10",
+        b"1_0",
+        b"\xd9\xa5",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\x00",
+        b"\x1a",
+    ),
     *(b"../", b"\\", b"C:", b"\r", b"\x85", b"\xe2\x80\xa8", b" ", b"a", b"c", b"dir/a"),
 ]
-TEXTS = ["", " ", "cat", "dog", "Cat", "0", "1", "2", "60", "61", "61.5", "-1", "nan", "inf", "1e400"]
+TEXTS = [
+    "",
+    " ",
+    "cat",
+    "dog",
+    "Cat",
+    "0",
+    "1",
+    "2",
+    "60",
+    "61",
+    "61.5",
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+]
 TEXTS += ["1_0", "0x10", "\u0665", "20,5", "1e-320", "9" * 400]
 
 
@@ -127,9 +173,7 @@ def check_with(check, folder, name, content):
 
 
 def fuzz(examples):
-    return settings(
-        max_examples=examples, suppress_health_check=list(HealthCheck)
-    )
+    return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
 
 
 @fuzz(1500)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from voc_folder import write_voc_folder
 
 from nrpn_d2.data import VOCError, read_voc
 from nrpn_d2.data.voc.layout import list_splits, read_split
-from voc_folder import write_voc_folder
 
 CLASSES = ["cat", "dog"]
 
@@ -85,7 +85,7 @@ def test_bad_arguments(tmp_path):
 
 def test_list_splits_leaves_out_the_lists_of_a_class(tmp_path):
     names = ("train", "val", "cat_train", "cat_val", "cat_only", "dog_train", "bird_train")
-    root = write_voc_folder(tmp_path, [], splits={name: "a" for name in names})
+    root = write_voc_folder(tmp_path, [], splits=dict.fromkeys(names, "a"))
     assert list_splits(root, CLASSES) == ["bird_train", "cat_only", "train", "val"]
 
 

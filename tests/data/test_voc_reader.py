@@ -5,11 +5,12 @@ import os
 
 import pytest
 from detectron2.structures import BoxMode
+from voc_folder import write_voc_folder
 
 from nrpn_d2.data import VOCError, read_voc
+from nrpn_d2.data.voc import image as voc_image
+from nrpn_d2.data.voc import reader as voc
 from nrpn_d2.utils import parallel
-from nrpn_d2.data.voc import reader as voc, image as voc_image
-from voc_folder import write_voc_folder
 
 CLASSES = ["cat", "dog"]
 CAT = ("cat", (11, 6, 20, 15))

@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voc_folder import voc_xml as xml_text
 
 from nrpn_d2.data.voc import xml as voc_xml
 from nrpn_d2.data.voc.xml import VOCError, annotated_size, load_annotation, parse_object
-from voc_folder import voc_xml as xml_text
 
 SIZE = (60, 40)
 CLASSES = {"cat": 0, "dog": 1}

@@ -1,7 +1,10 @@
 """Models out: stock Detectron2 and runtimes give what the model gave here."""
+
 import subprocess
 import sys
 
+import export_model
+import export_stock
 import numpy as np
 import pytest
 import torch
@@ -11,13 +14,11 @@ from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
 from small_models import small_cfg
 
-import export_model
-import export_stock
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
+from nrpn_d2.checkpoint.pixels import Pixels
 from nrpn_d2.deploy.export import InferenceGraph, check_parity, load_exported, stock_config
 from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
-from nrpn_d2.checkpoint.pixels import Pixels
 
 FROM_STOCK = """
 import sys
@@ -45,8 +46,12 @@ assert not [name for name in sys.modules if name.startswith("nrpn_d2")]
 """
 
 
-SPREAD = {"rpn_head.objectness_logits": 2, "rpn_head.anchor_deltas": 0.3,
-          "box_predictor.cls_score": 2, "box_predictor.bbox_pred": 1}
+SPREAD = {
+    "rpn_head.objectness_logits": 2,
+    "rpn_head.anchor_deltas": 0.3,
+    "box_predictor.cls_score": 2,
+    "box_predictor.bbox_pred": 1,
+}
 
 
 @torch.no_grad()
@@ -75,16 +80,31 @@ def trained(cfg, folder):
 
 
 def detector_cfg(backbone, **overrides):
-    overrides = {"MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0, "INPUT__MIN_SIZE_TEST": 96,
-                 "INPUT__MAX_SIZE_TEST": 160, **overrides}
+    overrides = {
+        "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+        "INPUT__MIN_SIZE_TEST": 96,
+        "INPUT__MAX_SIZE_TEST": 160,
+        **overrides,
+    }
     if backbone != "c4":
         return small_cfg(backbone, **overrides)
     cfg = small_cfg("fpn", **overrides)
-    cfg.merge_from_list([
-        "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res4"],
-        "MODEL.RPN.IN_FEATURES", ["res4"], "MODEL.ANCHOR_GENERATOR.SIZES", [[16, 32, 64]],
-        "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"],
-    ])
+    cfg.merge_from_list(
+        [
+            "MODEL.BACKBONE.NAME",
+            "build_resnet_backbone",
+            "MODEL.RESNETS.OUT_FEATURES",
+            ["res4"],
+            "MODEL.RPN.IN_FEATURES",
+            ["res4"],
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            [[16, 32, 64]],
+            "MODEL.ROI_HEADS.NAME",
+            "StandardROIHeads",
+            "MODEL.ROI_HEADS.IN_FEATURES",
+            ["res4"],
+        ]
+    )
     return cfg
 
 
@@ -145,8 +165,13 @@ def test_vgg_needs_the_package_for_its_vgg_only(tmp_path, monkeypatch, capsys, o
 
 
 def test_stock_config():
-    cfg = small_cfg("fpn", SOLVER__CHECKPOINTS_TO_KEEP=7, SOLVER__MAX_ITER=11,
-                    DATASETS__TEST=("a", "b"), MODEL__NRPN__WARMUP_ITERS=3)
+    cfg = small_cfg(
+        "fpn",
+        SOLVER__CHECKPOINTS_TO_KEEP=7,
+        SOLVER__MAX_ITER=11,
+        DATASETS__TEST=("a", "b"),
+        MODEL__NRPN__WARMUP_ITERS=3,
+    )
     stock = get_cfg()
     stock.merge_from_other_cfg(stock_config(cfg))  # fails on an unknown key
     assert stock.MODEL.PROPOSAL_GENERATOR.NAME == "RPN"
@@ -186,9 +211,14 @@ def random_images(*sizes):
 
 @pytest.mark.filterwarnings("ignore")  # the tracers' own
 @pytest.mark.parametrize("file_format", ["model.ts", "model.onnx"])
-@pytest.mark.parametrize("backbone, meta_architecture", [
-    ("vgg", "ProposalNetwork"), ("vgg", "GeneralizedRCNN"), ("fpn", "GeneralizedRCNN"),
-])
+@pytest.mark.parametrize(
+    "backbone, meta_architecture",
+    [
+        ("vgg", "ProposalNetwork"),
+        ("vgg", "GeneralizedRCNN"),
+        ("fpn", "GeneralizedRCNN"),
+    ],
+)
 def test_runtimes_give_the_same(file_format, backbone, meta_architecture, tmp_path):
     cfg = detector_cfg(backbone, MODEL__META_ARCHITECTURE=meta_architecture)
     torch.manual_seed(0)
@@ -208,11 +238,14 @@ def test_runtimes_give_the_same(file_format, backbone, meta_architecture, tmp_pa
     assert len(lines) == 3 and not any(": 0 boxes" in line for line in lines)
 
 
-@pytest.mark.parametrize("output, change, message", [
-    ("proposal_boxes", lambda x: x + 0.02, "boxes differ by 0.02"),
-    ("objectness_logits", lambda x: x + 0.01, "scores differ"),
-    ("proposal_boxes", lambda x: x[1:], "boxes instead of"),
-])
+@pytest.mark.parametrize(
+    "output, change, message",
+    [
+        ("proposal_boxes", lambda x: x + 0.02, "boxes differ by 0.02"),
+        ("objectness_logits", lambda x: x + 0.01, "scores differ"),
+        ("proposal_boxes", lambda x: x[1:], "boxes instead of"),
+    ],
+)
 def test_parity_fails(output, change, message):
     model = confident(build_model(small_cfg(meta_architecture="ProposalNetwork")))
     images = random_images((96, 128))

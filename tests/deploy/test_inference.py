@@ -1,13 +1,14 @@
 """At inference nothing of the nRPN runs, and everything else is stock Detectron2's."""
+
 from collections import Counter
 
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from small_models import TWO_OBJECTS, batch, instances, small_cfg
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detectron2.utils.events import EventStorage
 from nrpn_d2.deploy.export import stock_weights
 
 

@@ -1,4 +1,5 @@
 """The same seed gives the same weights, to the bit."""
+
 import os
 
 import pytest
@@ -13,8 +14,8 @@ from small_training import (
     write_images,
 )
 
-from nrpn_d2.utils.seeding import seed_all
 from nrpn_d2.engine.trainer import use_deterministic_algorithms
+from nrpn_d2.utils.seeding import seed_all
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,14 @@ def test_deterministic_algorithms_that_do_not_exist(tmp_path, deterministic, mon
 def test_same_weights_on_a_gpu(deterministic, tmp_path, amp):
     folder = write_images(tmp_path / "data")
     for output in ("one", "other"):
-        train(training_cfg(
-            folder, tmp_path / output, MODEL__DEVICE="cuda", SOLVER__DETERMINISTIC=True,
-            MODEL__ROI_BOX_HEAD__POOLER_TYPE="ROIAlignV2", SOLVER__AMP__ENABLED=amp,
-        ))
+        train(
+            training_cfg(
+                folder,
+                tmp_path / output,
+                MODEL__DEVICE="cuda",
+                SOLVER__DETERMINISTIC=True,
+                MODEL__ROI_BOX_HEAD__POOLER_TYPE="ROIAlignV2",
+                SOLVER__AMP__ENABLED=amp,
+            )
+        )
     assert_same_state(final_state(tmp_path / "one"), final_state(tmp_path / "other"))

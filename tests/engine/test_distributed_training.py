@@ -3,6 +3,7 @@
 ``python test_distributed_training.py FOLDER`` runs all cases below in two processes each, which are
 started as torchrun starts them, and writes what they gave to FOLDER/<case>/rank<n>.pth.
 """
+
 import argparse
 import os
 import signal
@@ -89,11 +90,20 @@ def resumed(folder, output):
 
 def partly_read(folder, output):
     """The RPN leaves the last stage to the heads; BatchNorm; an evaluation at the end."""
-    return results_of(train(training_cfg(
-        folder, output, DATASETS__TEST=("small_test",), MODEL__VGG__NORM="BN",
-        MODEL__VGG__DEPTHS=[1] * 5, MODEL__VGG__WIDTHS=[8, 8, 16, 16, 16],
-        MODEL__VGG__OUT_FEATURES=["conv4", "conv5"], MODEL__ROI_HEADS__IN_FEATURES=["conv5"],
-    )))
+    return results_of(
+        train(
+            training_cfg(
+                folder,
+                output,
+                DATASETS__TEST=("small_test",),
+                MODEL__VGG__NORM="BN",
+                MODEL__VGG__DEPTHS=[1] * 5,
+                MODEL__VGG__WIDTHS=[8, 8, 16, 16, 16],
+                MODEL__VGG__OUT_FEATURES=["conv4", "conv5"],
+                MODEL__ROI_HEADS__IN_FEATURES=["conv5"],
+            )
+        )
+    )
 
 
 def own_folders(folder, output):
@@ -133,9 +143,13 @@ def run_case(case, folder, world_size):
         if os.fork() == 0:
             signal.alarm(120)  # ends a process that hangs
             torchrun = {
-                "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-                "RANK": rank, "LOCAL_RANK": rank,
-                "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size,
+                "TORCHELASTIC_RUN_ID": "test",
+                "MASTER_ADDR": "localhost",
+                "MASTER_PORT": port,
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": world_size,
+                "LOCAL_WORLD_SIZE": world_size,
             }
             os.environ.update({k: str(v) for k, v in torchrun.items()} if world_size > 1 else {})
             code = 1
@@ -167,13 +181,20 @@ def results(tmp_path_factory, process_environment):
     write_images(folder)
     rng = np.random.default_rng(0)
     pixels = np.kron(rng.integers(0, 256, (8, 12, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-    write_voc_folder(folder / "two", [
-        {"id": "objects", "pixels": pixels, "objects": OBJECTS, "suffix": ".png"},
-        {"id": "blank", "pixels": np.full_like(pixels, 128), "objects": [], "suffix": ".png"},
-    ])
+    write_voc_folder(
+        folder / "two",
+        [
+            {"id": "objects", "pixels": pixels, "objects": OBJECTS, "suffix": ".png"},
+            {"id": "blank", "pixels": np.full_like(pixels, 128), "objects": [], "suffix": ".png"},
+        ],
+    )
     done = subprocess.run(
-        [sys.executable, __file__, str(folder)], env=process_environment, timeout=500,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, __file__, str(folder)],
+        env=process_environment,
+        timeout=500,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-5000:]
 

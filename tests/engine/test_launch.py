@@ -1,4 +1,5 @@
 """train_net.py in several processes: torchrun, several machines."""
+
 import argparse
 import os
 import subprocess
@@ -34,10 +35,15 @@ def train_net(process_environment, tmp_path):
         config = tmp_path / f"{output}.yaml"
         config.write_text(cfg.dump())
         command = [*command, f"{ROOT}/train_net.py", "--config-file", config, "--num-gpus", 0]
-        processes.append(subprocess.Popen(
-            [str(c) for c in [*command, *flags]],
-            env=process_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        ))
+        processes.append(
+            subprocess.Popen(
+                [str(c) for c in [*command, *flags]],
+                env=process_environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
         return processes[-1]
 
     yield start

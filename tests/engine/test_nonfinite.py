@@ -1,4 +1,5 @@
 """Losses that are not finite: the run stops, and the step is replayed; or the batch is skipped."""
+
 import itertools
 import math
 import re
@@ -20,11 +21,11 @@ from small_training import (
 )
 
 from nrpn_d2 import check_nrpn_config
-from nrpn_d2.engine import trainer as trainer_module
 from nrpn_d2.data import VOCDatasetMapper
 from nrpn_d2.data.loader import build_train_loader
-from nrpn_d2.engine.train_loop import NonFiniteLoss
+from nrpn_d2.engine import trainer as trainer_module
 from nrpn_d2.engine.replay import from_plain, to_plain
+from nrpn_d2.engine.train_loop import NonFiniteLoss
 from nrpn_d2.utils.safe_load import load_file
 
 EVERY_STEP = {"SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__CHECKPOINTS_TO_KEEP": 0}
@@ -152,8 +153,11 @@ def test_replay_of_something_else(tmp_path, monkeypatch):
 def test_skipped_batches(tmp_path, caplog):
     """A skipped step leaves weights, momentum and statistics alone, and the others go on."""
     cfg = training_cfg(
-        write_images(tmp_path), tmp_path / "out", SOLVER__SKIP_NONFINITE=9,
-        MODEL__VGG__NORM="BN", **EVERY_STEP,
+        write_images(tmp_path),
+        tmp_path / "out",
+        SOLVER__SKIP_NONFINITE=9,
+        MODEL__VGG__NORM="BN",
+        **EVERY_STEP,
     )
     bad = next(bad_iterations(cfg))
     trainer = train(cfg, trainer=InfiniteImageTrainer)

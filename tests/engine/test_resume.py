@@ -1,4 +1,5 @@
 """A run that is killed and resumed ends as one that was left alone, to the bit."""
+
 import json
 import os
 import random
@@ -112,6 +113,7 @@ def kill_after(seconds):
 
 def kill_while_writing(output, count):
     """Kill while a file is half-written, the ``count``-th one that is seen or one after it."""
+
     def kill(pid):
         seen = set()
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT

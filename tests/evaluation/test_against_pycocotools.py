@@ -2,11 +2,11 @@
 
 import contextlib
 import io
+
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
 from registered_dataset import near_boxes, random_boxes
 
 from nrpn_d2.evaluation.boxes import box_area, box_iou

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -41,7 +40,7 @@ def random_model(cfg):
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     if hasattr(model, "roi_heads"):  # spread the scores, so that the threshold and NMS have work
-        predictor = getattr(model.roi_heads, "box_predictor")
+        predictor = model.roi_heads.box_predictor
         for head in predictor if isinstance(predictor, torch.nn.ModuleList) else [predictor]:
             torch.nn.init.normal_(head.cls_score.weight, std=1.0)
     return model

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from registered_dataset import registered

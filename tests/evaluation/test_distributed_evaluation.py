@@ -1,10 +1,10 @@
 import json
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
 from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes, registered
 
@@ -82,4 +82,6 @@ def test_two_processes_equal_one(tmp_path, process_environment, monkeypatch):
     assert main["overlapping"] == problem
     assert other["overlapping"] == f"RuntimeError: process 0 failed in the evaluation: {problem}"
     assert other["failing"].startswith("ValueError: invalid literal")
-    assert main["failing"] == f"RuntimeError: process 1 failed in the evaluation: {other['failing']}"
+    assert (
+        main["failing"] == f"RuntimeError: process 1 failed in the evaluation: {other['failing']}"
+    )

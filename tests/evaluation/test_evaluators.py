@@ -1,9 +1,9 @@
 import logging
 import os
+
 import numpy as np
 import pytest
 import torch
-
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes, registered

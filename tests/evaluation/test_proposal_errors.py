@@ -1,8 +1,8 @@
 import logging
+
 import numpy as np
 import pytest
 import torch
-
 from detectron2.structures import Boxes, Instances
 from registered_dataset import registered
 

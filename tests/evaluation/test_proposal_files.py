@@ -1,9 +1,9 @@
 import json
 import pickle
-import numpy as np
-import pytest
 
 import evaluate_proposals
+import numpy as np
+import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
@@ -151,7 +151,9 @@ def test_files_of_another_dataset_are_refused():
     with registered([[], []], ["ring"], image_ids=[1, 2]) as name:
         found = Proposals(BOXES, rank_logits(2))
         assert list(assign_proposals({"2": found}, name, "f.pkl")) == [2]
-        with pytest.raises(ValueError, match=f"f.pkl: 1 of its 2 images .*'x'.* '{name}' .2 images"):
+        with pytest.raises(
+            ValueError, match=f"f.pkl: 1 of its 2 images .*'x'.* '{name}' .2 images"
+        ):
             assign_proposals({"2": found, "x": found}, name, "f.pkl")
         with pytest.raises(ValueError, match="f.pkl: image '2' is there twice"):
             assign_proposals({2: found, "2": found}, name, "f.pkl")

@@ -1,13 +1,13 @@
 import os
 import pickle
 import signal
+
 import cv2
+import make_proposals
 import numpy as np
 import pytest
-from PIL import Image
-
-import make_proposals
 from detectron2.data import DatasetCatalog
+from PIL import Image
 from registered_dataset import registered
 
 from nrpn_d2.evaluation import proposal_methods

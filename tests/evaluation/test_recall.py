@@ -1,12 +1,12 @@
 import itertools
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from detectron2.evaluation.coco_evaluation import _evaluate_box_proposals
 from detectron2.structures import Boxes, Instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from registered_dataset import near_boxes, random_boxes
 
 from nrpn_d2.evaluation.boxes import box_area, box_iou, check_boxes

@@ -1,11 +1,13 @@
 """Broken images, annotations, splits and folders, for test_bad_input.py."""
+
 import builtins
 import os
 import shutil
 
-from nrpn_d2.data import VOCDatasetMapper
 from small_run import CAT, SIZE
 from voc_folder import voc_xml as xml_of
+
+from nrpn_d2.data import VOCDatasetMapper
 
 TRAINS = "trains"
 XML = xml_of(SIZE, [CAT])
@@ -96,7 +98,9 @@ ROWS = {
     "nothing broken": (lambda run: None, TRAINS),
     # images
     "truncated JPEG": (
-        lambda run: os.truncate(run.image, 700), r"a\.jpg: the image cannot be dec.*; replace the"),
+        lambda run: os.truncate(run.image, 700),
+        r"a\.jpg: the image cannot be dec.*; replace the",
+    ),
     "zero bytes": (lambda run: run.image.write_bytes(b""), r"a\.jpg: the image cannot .*; replace"),
     "text": (lambda run: run.image.write_text("hello"), r"a\.jpg: the image cannot .*; replace it"),
     "TIFF named .jpg": (image("RGB", SIZE, "TIFF"), r"a\.jpg: the image cannot be used.*; replace"),
@@ -112,7 +116,8 @@ ROWS = {
     "1 pixel": (image("RGB", (1, 1)), r"a\.xml: object 0 .'cat'.*has no area; remove or redraw"),
     "1 pixel, box from 0": (
         both(image("RGB", (1, 1)), lambda run: run.objects(("cat", (0, 0, 1, 1)), size=(1, 1))),
-        TRAINS),
+        TRAINS,
+    ),
     "4 pixels": (image("RGB", (2, 2)), TRAINS),
     "panorama": (image("RGB", (20000, 10)), r"a\.jpg: the image .*must be > 0.; replace the file"),
     "tower": (image("RGB", (10, 20000)), r"a\.jpg: the image .*must be > 0.; replace the file"),
@@ -123,14 +128,21 @@ ROWS = {
     "missing image": (lambda run: run.image.unlink(), r"the image is missing; add it, or delete"),
     "two images of one id": (
         lambda run: shutil.copy(run.image, run.image.with_suffix(".png")),
-        r"2 images have this id \(a\.jpg, a\.png\); keep one"),
+        r"2 images have this id \(a\.jpg, a\.png\); keep one",
+    ),
     "image removed while training": (
-        while_training(lambda run: run.image.unlink()), r"a\.jpg: .*No such file.*; replace the f"),
+        while_training(lambda run: run.image.unlink()),
+        r"a\.jpg: .*No such file.*; replace the f",
+    ),
     "image changed while training": (
-        while_training(image("RGB", (10, 10))), r"a\.jpg, got \(10, 10\).*changed.*start again"),
+        while_training(image("RGB", (10, 10))),
+        r"a\.jpg, got \(10, 10\).*changed.*start again",
+    ),
     # annotations
     "wrong size": (
-        lambda run: run.objects(CAT, size=(99, 99)), r"a\.xml: <size> is 99 x 99 but .*64 x 48.*c"),
+        lambda run: run.objects(CAT, size=(99, 99)),
+        r"a\.xml: <size> is 99 x 99 but .*64 x 48.*c",
+    ),
     "swapped x": (box(40, 5, 10, 30), r"a\.xml: object 1 .'cat'.*swapped; exchange min and max"),
     "swapped y": (box(10, 30, 40, 5), r"a\.xml: object 1 .'cat'.*swapped; exchange min and max"),
     "NaN": (box("nan", 5, 40, 30), r"a\.xml: object 1 .*<xmin> is 'nan'; make it a finite number"),
@@ -140,10 +152,16 @@ ROWS = {
     "outside": (box(5, 5, 99, 30), r"a\.xml: object 1 .*leaves the image of 64 x 48.*correct it"),
     "fractions": (box(0.1, 0.1, 0.5, 0.5), r"a\.xml: object 1 .*is it in pixels, not fractions"),
     "10,000 boxes": (
-        both(lambda run: run.objects(*[CAT] * 10_000),
-             option(MODEL__META_ARCHITECTURE="ProposalNetwork")), TRAINS),
+        both(
+            lambda run: run.objects(*[CAT] * 10_000),
+            option(MODEL__META_ARCHITECTURE="ProposalNetwork"),
+        ),
+        TRAINS,
+    ),
     "class not in the list": (
-        lambda run: run.objects(("Cat", CAT[1])), r"a\.xml: object 0 .'Cat'.*did you mean 'cat'"),
+        lambda run: run.objects(("Cat", CAT[1])),
+        r"a\.xml: object 0 .'Cat'.*did you mean 'cat'",
+    ),
     "no name": (xml(XML.replace("<name>cat</name>", "")), r"a\.xml: object 0 .*no <name>; add one"),
     "no bndbox": (xml(XML.replace("bndbox", "box")), r"a\.xml: object 0 .*0 <bndbox>.*; correct i"),
     "difficult is 2": (lambda run: run.objects((*CAT, 2)), r"a\.xml: .*<difficult>.*make it 0 or "),
@@ -156,7 +174,9 @@ ROWS = {
     "undecodable XML": (xml('<?xml version="1.0" encoding="gbk"?><a/>'), r"a\.xml: .*save it as U"),
     "entity bomb": (xml(BOMB), r"a\.xml: document types and entities are refused.*; remove"),
     "XML with namespace": (
-        xml(XML.replace("<annotation>", '<annotation xmlns="x">')), r"a\.xml: the root is.*; repa"),
+        xml(XML.replace("<annotation>", '<annotation xmlns="x">')),
+        r"a\.xml: the root is.*; repa",
+    ),
     "HTML": (xml("<html/>"), r"a\.xml: the root is <'html'>, not <annotation>; repair the file"),
     "deep XML": (xml("<annotation>" + "<a>" * 200_000 + "</a>" * 200_000 + XML[12:]), TRAINS),
     "XML of 17 MB": (xml(XML + " " * 17 * 2**20), r"a\.xml: larger than 16777216 bytes; repair"),
@@ -174,21 +194,34 @@ ROWS = {
     "unreadable split": (unreadable("split"), r"train\.txt: .*Permission denied.*; correct the na"),
     "split is a folder": (as_folder("split"), r"train\.txt: the split file cannot be read.*; corr"),
     "no such split": (
-        lambda run: run.split.unlink(), r"DATASETS\.TRAIN names 'own_train'.*no such dataset; did"),
+        lambda run: run.split.unlink(),
+        r"DATASETS\.TRAIN names 'own_train'.*no such dataset; did",
+    ),
     "no JPEGImages": (
-        lambda run: shutil.rmtree(run.image.parent), r"data: it has no folder JPEGImages.*; give"),
+        lambda run: shutil.rmtree(run.image.parent),
+        r"data: it has no folder JPEGImages.*; give",
+    ),
     "no Annotations": (
-        lambda run: shutil.rmtree(run.xml.parent), r"data: it has no folder Annotations.*; give"),
+        lambda run: shutil.rmtree(run.xml.parent),
+        r"data: it has no folder Annotations.*; give",
+    ),
     "link to the folder around it": (
-        lambda run: (run.image.parent / "up").symlink_to(run.root), TRAINS),
+        lambda run: (run.image.parent / "up").symlink_to(run.root),
+        TRAINS,
+    ),
     "JPEGImages is a loop": (
         both(lambda run: setattr(run, "images", run.image.parent), as_loop("images")),
-        r"data: it has no folder JPEGImages.*; give"),
+        r"data: it has no folder JPEGImages.*; give",
+    ),
     "the folder is a file": (
         lambda run: run.options.update({"DATASETS.VOC_ROOT": str(run.xml)}),
-        r"a\.xml: there is no such folder; correct the path"),
+        r"a\.xml: there is no such folder; correct the path",
+    ),
     "no DETECTRON2_DATASETS": (
-        both(lambda run: run.patch.delenv("DETECTRON2_DATASETS", raising=False),
-             option(DATASETS__TRAIN="('nrpn_voc_2007_val',)", MODEL__ROI_HEADS__NUM_CLASSES="20")),
-        r"VOC2007: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"),
+        both(
+            lambda run: run.patch.delenv("DETECTRON2_DATASETS", raising=False),
+            option(DATASETS__TRAIN="('nrpn_voc_2007_val',)", MODEL__ROI_HEADS__NUM_CLASSES="20"),
+        ),
+        r"VOC2007: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS",
+    ),
 }

@@ -1,11 +1,12 @@
 """Broken configs, checkpoints, command lines and disks, for test_bad_input.py."""
+
 import os
 import resource
 
 import torch
+from bad_data import TRAINS, both, option
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from bad_data import TRAINS, both, option
 from nrpn_d2.utils import saving
 
 WEIGHT = "backbone.conv1_1.weight"
@@ -90,72 +91,124 @@ def read_only(run):
 ROWS = {
     # configs
     "no such config": (
-        lambda run: setattr(run, "config", run.folder / "no.yaml"), r"no\.yaml.* not exist; corre"),
+        lambda run: setattr(run, "config", run.folder / "no.yaml"),
+        r"no\.yaml.* not exist; corre",
+    ),
     "config is a folder": (
-        lambda run: setattr(run, "config", run.root), r"data: .*not exist; correct the file or it"),
+        lambda run: setattr(run, "config", run.root),
+        r"data: .*not exist; correct the file or it",
+    ),
     "no config": (lambda run: setattr(run, "config", ""), r"Config file .* not exist; correct"),
     "empty config": (config(""), r"config\.yaml: it must consist of sections and of lines KEY"),
     "config is a list": (config("- a\n- b\n"), r"config\.yaml: it must consist of sections and"),
     "empty section": (config("MODEL:\n"), r"config\.yaml: it must consist of .* nothing may be em"),
     "binary config": (config(b"\x00\xff\x01"), r"config\.yaml: no text in UTF-8.*is it a config"),
     "tab in config": (
-        config("SEED: 1\n\tA: 2\n"), r"config\.yaml: no YAML.*correct it(?s:.*)line 2"),
+        config("SEED: 1\n\tA: 2\n"),
+        r"config\.yaml: no YAML.*correct it(?s:.*)line 2",
+    ),
     "unclosed bracket": (
-        config("MODEL: {A: 1\n"), r"config\.yaml: no YAML .*correct it(?s:.*)line 2"),
+        config("MODEL: {A: 1\n"),
+        r"config\.yaml: no YAML .*correct it(?s:.*)line 2",
+    ),
     "Python in config": (
         config("SEED: !!python/object/apply:os.mkdir [hacked]\n"),
-        r"config\.yaml: .*Python objects are refused(?s:.*)os\.mkdir"),
+        r"config\.yaml: .*Python objects are refused(?s:.*)os\.mkdir",
+    ),
     "_BASE_ is missing": (config("_BASE_: no.yaml\n"), r"config\.yaml: .*no\.yaml.*; correct the "),
     "_BASE_ is itself": (config("_BASE_: config.yaml\n"), r"config\.yaml: its _BASE_ leads back"),
     "unknown key in config": (
-        config("MODEL:\n  NRPM:\n    A: 1\n"), r"config\.yaml: Non-existent.*MODEL\.NRPM; correct"),
+        config("MODEL:\n  NRPM:\n    A: 1\n"),
+        r"config\.yaml: Non-existent.*MODEL\.NRPM; correct",
+    ),
     "text for a number in config": (
-        config("SOLVER:\n  MAX_ITER: many\n"), r"config\.yaml: .*many.*SOLVER\.MAX_ITER; correct"),
+        config("SOLVER:\n  MAX_ITER: many\n"),
+        r"config\.yaml: .*many.*SOLVER\.MAX_ITER; correct",
+    ),
     "unknown key": (option(MODEL__NRPN__FP_SCOER="0.5"), r"Non-existent key: MODEL\.NRPN\.FP_SCOE"),
     "text for a number": (option(MODEL__NRPN__FP_SCORE="high"), r"high.* key: MODEL\.NRPN\.FP_SCO"),
     "threshold over 1": (
-        option(MODEL__NRPN__FP_SCORE="1.5"), r"MODEL\.NRPN\.FP_SCORE is 1\.5; it must be in \[0, "),
+        option(MODEL__NRPN__FP_SCORE="1.5"),
+        r"MODEL\.NRPN\.FP_SCORE is 1\.5; it must be in \[0, ",
+    ),
     "NaN threshold": (
-        config("MODEL:\n  NRPN:\n    FP_IOU: .nan\n"), r"NRPN\.FP_IOU is nan; it must be in \[0, "),
+        config("MODEL:\n  NRPN:\n    FP_IOU: .nan\n"),
+        r"NRPN\.FP_IOU is nan; it must be in \[0, ",
+    ),
     "class given twice": (
-        option(DATASETS__VOC_CLASSES="['cat', 'cat']"), r"class name 'cat' is given more than onc"),
+        option(DATASETS__VOC_CLASSES="['cat', 'cat']"),
+        r"class name 'cat' is given more than onc",
+    ),
     "class list is text": (option(DATASETS__VOC_CLASSES="cat"), r"cat.*key: DATASETS\.VOC_CLASSES"),
     "too few classes in the model": (
-        option(DATASETS__VOC_CLASSES="['cat', 'dog']"), r"NUM_CLASSES is 1, and 'own_tr.*; make t"),
+        option(DATASETS__VOC_CLASSES="['cat', 'dog']"),
+        r"NUM_CLASSES is 1, and 'own_tr.*; make t",
+    ),
     "too many classes in the model": (
         option(MODEL__ROI_HEADS__NUM_CLASSES="2", DATASETS__TEST="('own_test',)"),
-        r"NUM_CLASSES is 2, and 'own_test' has 1 classes; make the two equal"),
+        r"NUM_CLASSES is 2, and 'own_test' has 1 classes; make the two equal",
+    ),
     "more classes in the model than in the images to train on": (
-        option(MODEL__ROI_HEADS__NUM_CLASSES="2"), TRAINS),
+        option(MODEL__ROI_HEADS__NUM_CLASSES="2"),
+        TRAINS,
+    ),
     "misspelt dataset": (
-        option(DATASETS__TRAIN="('own_trian',)"), r"TRAIN names 'own_trian'.*did you mean 'own_tr"),
+        option(DATASETS__TRAIN="('own_trian',)"),
+        r"TRAIN names 'own_trian'.*did you mean 'own_tr",
+    ),
     "no dataset": (option(DATASETS__TRAIN="()"), r"DATASETS\.TRAIN is \(\); it must be the names "),
     "unset variable": (
-        option(DATASETS__VOC_ROOT="$NO_SUCH/x"), r"\$NO_SUCH/x: an environment variable .*; set i"),
+        option(DATASETS__VOC_ROOT="$NO_SUCH/x"),
+        r"\$NO_SUCH/x: an environment variable .*; set i",
+    ),
     "no such sampler": (
-        option(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Randm"), r"NAME is 'Randm'; .*'Random'"),
+        option(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Randm"),
+        r"NAME is 'Randm'; .*'Random'",
+    ),
     "no such loss": (
-        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Hinge"), r"NAME is 'Hinge'; .* one of 'BCE', "),
+        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Hinge"),
+        r"NAME is 'Hinge'; .* one of 'BCE', ",
+    ),
     "focal loss on a sample": (
-        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Focal"), r"OBJECTNESS_LOSS\.NAME 'Focal' does n"),
+        option(MODEL__RPN__OBJECTNESS_LOSS__NAME="Focal"),
+        r"OBJECTNESS_LOSS\.NAME 'Focal' does n",
+    ),
     "no such backbone": (
-        option(MODEL__BACKBONE__NAME="build_vgg"), r"'build_vgg' found in 'BACKBONE' registry"),
+        option(MODEL__BACKBONE__NAME="build_vgg"),
+        r"'build_vgg' found in 'BACKBONE' registry",
+    ),
     "backbone that the nRPN cannot have": (
-        another_backbone, r"MODEL\.NRPN needs a second.*'two_kinds' builds.*SHARE_FEATURES True"),
+        another_backbone,
+        r"MODEL\.NRPN needs a second.*'two_kinds' builds.*SHARE_FEATURES True",
+    ),
     "no such feature map": (
-        option(MODEL__RPN__IN_FEATURES="['conv9']"), r"RPN\.IN_FEATURES is \['conv9'\].*: conv4"),
+        option(MODEL__RPN__IN_FEATURES="['conv9']"),
+        r"RPN\.IN_FEATURES is \['conv9'\].*: conv4",
+    ),
     "no such feature map for the heads": (
-        option(MODEL__ROI_HEADS__IN_FEATURES="['res4']"), r"HEADS\.IN_FEATURES is \['res4'\].*: c"),
+        option(MODEL__ROI_HEADS__IN_FEATURES="['res4']"),
+        r"HEADS\.IN_FEATURES is \['res4'\].*: c",
+    ),
     "anchors for two maps": (
-        option(MODEL__ANCHOR_GENERATOR__SIZES="[[8], [16]]"), r"sizes of length 2 in anchor gener"),
+        option(MODEL__ANCHOR_GENERATOR__SIZES="[[8], [16]]"),
+        r"sizes of length 2 in anchor gener",
+    ),
     "anchors of size 0": (
-        option(MODEL__ANCHOR_GENERATOR__SIZES="[[0]]"), r"SIZES is \[\[0\]\]; it must be positive"),
+        option(MODEL__ANCHOR_GENERATOR__SIZES="[[0]]"),
+        r"SIZES is \[\[0\]\]; it must be positive",
+    ),
     "IoU thresholds exchanged": (
-        option(MODEL__RPN__IOU_THRESHOLDS="[0.7, 0.3]"), r"IOU_THRESHOLDS is \[0\.7, 0\.3\]; it m"),
+        option(MODEL__RPN__IOU_THRESHOLDS="[0.7, 0.3]"),
+        r"IOU_THRESHOLDS is \[0\.7, 0\.3\]; it m",
+    ),
     "text for thresholds": (
-        option(TEST__PROPOSALS__IOU_THRESHOLDS="['x']"), r"IOU_THRESHOLDS is \['x'\]; it must be "),
+        option(TEST__PROPOSALS__IOU_THRESHOLDS="['x']"),
+        r"IOU_THRESHOLDS is \['x'\]; it must be ",
+    ),
     "layer without channels": (
-        option(MODEL__VGG__WIDTHS="[8, 0, 8, 8]"), r"VGG\.WIDTHS is \[8, 0, 8, 8\]; it must be a"),
+        option(MODEL__VGG__WIDTHS="[8, 0, 8, 8]"),
+        r"VGG\.WIDTHS is \[8, 0, 8, 8\]; it must be a",
+    ),
     "no iterations": (option(SOLVER__MAX_ITER="0"), r"SOLVER\.MAX_ITER is 0; it must be at least "),
     "no batch": (option(SOLVER__IMS_PER_BATCH="0"), r"SOLVER\.IMS_PER_BATCH is 0; it is the numbe"),
     "no sizes": (option(INPUT__MIN_SIZE_TRAIN="()"), r"INPUT\.MIN_SIZE_TRAIN is \(\); it must be "),
@@ -166,51 +219,75 @@ ROWS = {
     "weights are a list": (weights([1]), r"weights\.pth holds no weights by name: it is not a che"),
     "no weights in the file": (weights({"model": {}}), r"weights\.pth holds no weights by name"),
     "weights of another model": (
-        weights({"model": {"fc.weight": torch.zeros(2)}}), r"weights\.pth has nothing of the mode"),
+        weights({"model": {"fc.weight": torch.zeros(2)}}),
+        r"weights\.pth has nothing of the mode",
+    ),
     "weights of other shapes": (
-        weights({"model": {WEIGHT: torch.zeros(9, 3, 3, 3)}}), r"weights\.pth has nothing of the "),
+        weights({"model": {WEIGHT: torch.zeros(9, 3, 3, 3)}}),
+        r"weights\.pth has nothing of the ",
+    ),
     "weights that are NaN": (
         weights({"model": {WEIGHT: torch.full((8, 3, 3, 3), torch.nan)}}),
-        r"Iteration 0: the losses are not finite(?s:.*)weights were not finite: backbone\.conv1_1"),
+        r"Iteration 0: the losses are not finite(?s:.*)weights were not finite: backbone\.conv1_1",
+    ),
     "weights with code": (
-        weights({"model": {WEIGHT: os.system}}), r"weights\.pth is refused: it asks for .*system"),
+        weights({"model": {WEIGHT: os.system}}),
+        r"weights\.pth is refused: it asks for .*system",
+    ),
     "weights are a folder": (
-        lambda run: run.options.update({"MODEL.WEIGHTS": str(run.root)}), r"Is a directory: '.*da"),
+        lambda run: run.options.update({"MODEL.WEIGHTS": str(run.root)}),
+        r"Is a directory: '.*da",
+    ),
     "no such weights": (option(MODEL__WEIGHTS="no.pth"), r"No such file or directory: 'no\.pth'"),
     "no such torchvision model": (
-        option(MODEL__WEIGHTS="torchvision://vgg17"), r"vgg17'?: there are torchvision://vgg16,"),
+        option(MODEL__WEIGHTS="torchvision://vgg17"),
+        r"vgg17'?: there are torchvision://vgg16,",
+    ),
     # runs that go on, or evaluate
     "nothing to resume": (flags("--resume"), TRAINS),
     "last_checkpoint without its file": (
-        tag(b"model_0000009.pth"), r"last_checkpoint names 'model_0000009\.pth'.*; write the name"),
+        tag(b"model_0000009.pth"),
+        r"last_checkpoint names 'model_0000009\.pth'.*; write the name",
+    ),
     "empty last_checkpoint": (tag(b""), r"last_checkpoint names ''.*; write the name of a checkpo"),
     "binary last_checkpoint": (tag(b"\xff\0"), r"last_checkpoint cannot be read.*; write the name"),
     "resumed with another backbone": (
         resumed(MODEL__VGG__WIDTHS="[16, 8, 8, 8]"),
-        r"model_final\.pth was written by a run of another model.*another OUTPUT_DIR(?s:.*)\(16, "),
+        r"model_final\.pth was written by a run of another model.*another OUTPUT_DIR(?s:.*)\(16, ",
+    ),
     "resumed without the nRPN": (
         resumed(MODEL__RPN__NEGATIVE_SAMPLER__NAME="Random"),
-        r"model_final\.pth was written by a run of another model(?s:.*)negative_rpn.*not in the m"),
+        r"model_final\.pth was written by a run of another model(?s:.*)negative_rpn.*not in the m",
+    ),
     "resumed after its end": (
         both(option(SOLVER__MAX_ITER="2"), resumed(SOLVER__MAX_ITER="1")),
-        r"model_final\.pth is of iteration 2, after SOLVER\.MAX_ITER 1; make that large"),
+        r"model_final\.pth is of iteration 2, after SOLVER\.MAX_ITER 1; make that large",
+    ),
     "truncated checkpoint": (
-        checkpoint_file(lambda path: os.truncate(path, 1000)), r"model_final\.pth cannot be read:"),
+        checkpoint_file(lambda path: os.truncate(path, 1000)),
+        r"model_final\.pth cannot be read:",
+    ),
     "checkpoint without optimizer": (
         checkpoint_file(
-            lambda path: torch.save({"model": torch.load(path, weights_only=True)["model"]}, path)),
-        TRAINS),
+            lambda path: torch.save({"model": torch.load(path, weights_only=True)["model"]}, path)
+        ),
+        TRAINS,
+    ),
     "evaluation without weights": (
         both(flags("--eval-only"), option(DATASETS__TEST="('own_test',)")),
-        r"MODEL\.WEIGHTS is ''; it must be the checkpoint to evaluate"),
+        r"MODEL\.WEIGHTS is ''; it must be the checkpoint to evaluate",
+    ),
     "evaluation on nothing": (
         both(flags("--eval-only"), weights({"model": {WEIGHT: torch.zeros(8, 3, 3, 3)}})),
-        r"DATASETS\.TEST is \(\); it must be the names of the datasets to evaluate on"),
+        r"DATASETS\.TEST is \(\); it must be the names of the datasets to evaluate on",
+    ),
     # the command line
     "negative number of GPUs": (flags("--num-gpus", "-1"), r"--num-gpus is -1; it must be at leas"),
     "machine that is not there": (flags("--machine-rank", "1"), r"--machine-rank is 1 and --num-m"),
     "key without value": (
-        lambda run: run.more.append("MODEL.DEVICE"), r"odd length: (?s:.*)'MODEL\.DEVICE'\]; it m"),
+        lambda run: run.more.append("MODEL.DEVICE"),
+        r"odd length: (?s:.*)'MODEL\.DEVICE'\]; it m",
+    ),
     "misspelt flag": (lambda run: run.more.append("--reusme"), r"odd length: (?s:.*)'--reusme'\];"),
     # the disk
     "output is a file": (lambda run: run.out.write_text(""), r"Not a directory: '.*out/|exists: '"),

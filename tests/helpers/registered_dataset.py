@@ -2,8 +2,8 @@
 
 from contextlib import contextmanager
 from uuid import uuid4
-import numpy as np
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 

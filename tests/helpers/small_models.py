@@ -1,4 +1,5 @@
 """Small models and batches, built in well under a second on a CPU."""
+
 import torch
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances

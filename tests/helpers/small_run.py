@@ -1,4 +1,5 @@
 """A run of train_net.py that takes half a second, for tests that break something in it."""
+
 import io
 import os
 import subprocess
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from detectron2.engine import default_argument_parser
 from PIL import Image
+from voc_folder import voc_xml, write_voc_folder
 
 import train_net
 from nrpn_d2.engine.launch import launch
-from voc_folder import voc_xml, write_voc_folder
 
 ROOT = Path(train_net.__file__).resolve().parent
 CAT = ("cat", (11, 6, 40, 35))

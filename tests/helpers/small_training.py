@@ -1,4 +1,5 @@
 """Training runs of a second: the real Trainer, a small model, made-up images."""
+
 import json
 import os
 import socket
@@ -6,10 +7,10 @@ import socket
 import numpy as np
 import torch
 from small_models import small_cfg
+from voc_folder import write_voc_folder
 
 from nrpn_d2.data import register_voc
 from nrpn_d2.engine.trainer import Trainer
-from voc_folder import write_voc_folder
 
 OBJECTS = [("disk", (5, 6, 40, 50)), ("square", (50, 20, 90, 55)), ("disk", (60, 2, 80, 15), 1)]
 CLASSES = ["disk", "square", "triangle"]
@@ -23,12 +24,14 @@ def write_images(folder, count=5):
         high, wide = ((64, 96), (96, 64))[n % 3 == 2]
         pixels = rng.integers(0, 256, (high // 8, wide // 8, 3), dtype=np.uint8)
         objects = OBJECTS[:1] if wide < high else OBJECTS
-        images.append({
-            "id": f"im{n}",
-            "pixels": np.kron(pixels, np.ones((8, 8, 1), np.uint8)),
-            "objects": objects if n < count - 1 else [],
-            "suffix": ".png",
-        })
+        images.append(
+            {
+                "id": f"im{n}",
+                "pixels": np.kron(pixels, np.ones((8, 8, 1), np.uint8)),
+                "objects": objects if n < count - 1 else [],
+                "suffix": ".png",
+            }
+        )
     return write_voc_folder(folder, images)
 
 

@@ -151,7 +151,7 @@ def test_a_repair_says_why_and_is_loud_where_its_text_is_missing(repair, tmp_pat
     names = re.findall(
         r"(?:detectron2|projects)/[\w/-]+\.py", " ".join(map(str, repair.__code__.co_consts))
     )
-    write(tmp_path, {name: "something_else = 1\n" for name in names})
+    write(tmp_path, dict.fromkeys(names, "something_else = 1\n"))
     with pytest.raises(repairs.RepairError):
         repair(tmp_path)
     assert all((tmp_path / name).read_text() == "something_else = 1\n" for name in names)

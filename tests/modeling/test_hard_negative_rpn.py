@@ -1,4 +1,5 @@
 """The hub: what it shares with Detectron2's RPN, what it adds, and whom its losses reach."""
+
 import math
 
 import pytest
@@ -140,9 +141,7 @@ def test_no_object_or_no_false_positive_keeps_the_graph(objects, score):
 
 @pytest.mark.parametrize("share, stop", [(False, True), (True, True), (True, False)])
 def test_losses_reach_their_own_networks(share, stop):
-    cfg = small_cfg(
-        MODEL__NRPN__SHARE_FEATURES=share, MODEL__NRPN__STOP_GRADIENT=stop, **TOPK
-    )
+    cfg = small_cfg(MODEL__NRPN__SHARE_FEATURES=share, MODEL__NRPN__STOP_GRADIENT=stop, **TOPK)
     model = build_model(cfg)
     inputs = batch(instances(TWO_OBJECTS))
     generator = model.proposal_generator
@@ -305,7 +304,9 @@ def test_overlap_loss_gets_the_anchors_iou():
 
 def test_focal_loss_takes_all_anchors_and_divides_by_positives():
     # Two positives, three negatives at p = 0.5: alpha 0.25 -> (2 * 0.25 + 3 * 0.75) * 0.25 log 2
-    cfg = small_cfg(MODEL__RPN__NEGATIVE_SAMPLER__NAME="All", MODEL__RPN__OBJECTNESS_LOSS__NAME="Focal")
+    cfg = small_cfg(
+        MODEL__RPN__NEGATIVE_SAMPLER__NAME="All", MODEL__RPN__OBJECTNESS_LOSS__NAME="Focal"
+    )
     assert build_model(cfg).proposal_generator.negative_sampler.keeps_all_anchors
     rpn = rpn_by_hand([[0.0] * 5], loss="Focal", sampler=All())
     gt = instances([[0, 0, 10, 10], [20, 0, 30, 10]])
@@ -315,7 +316,9 @@ def test_focal_loss_takes_all_anchors_and_divides_by_positives():
     assert losses["loss_rpn_cls"].item() == pytest.approx(5 * 0.75 * 0.25 * math.log(2), abs=1e-6)
 
 
-@pytest.mark.parametrize("loss, sampler", [("Focal", "Random"), ("QualityFocal", "NRPN"), ("BCE", "All")])
+@pytest.mark.parametrize(
+    "loss, sampler", [("Focal", "Random"), ("QualityFocal", "NRPN"), ("BCE", "All")]
+)
 def test_loss_and_sampler_that_do_not_go_together(loss, sampler):
     cfg = small_cfg(
         MODEL__RPN__OBJECTNESS_LOSS__NAME=loss, MODEL__RPN__NEGATIVE_SAMPLER__NAME=sampler
@@ -368,9 +371,7 @@ def test_built_from_config_and_from_arguments_are_equal():
     given.load_state_dict(built.state_dict())
     for rpn in (built, given):
         assert rpn.warmup_iters == 7 and rpn.nrpn_loss_weight == 0.3 and rpn.ignore_ioa == 0.9
-        assert rpn.find_false_positives.keywords == dict(
-            select="topk", score=0.6, iou=0.2, topk=5
-        )
+        assert rpn.find_false_positives.keywords == dict(select="topk", score=0.6, iou=0.2, topk=5)
         assert rpn.propose_hard_negatives.keywords == dict(pre_nms_topk=30, nms_thresh=0.4)
         assert rpn.nrpn_sampler.max_positives == 16 and rpn.nrpn_sampler.hard_fraction == 0.75
     results = []

@@ -1,4 +1,5 @@
 """How often a training step of the RPN waits for a GPU, counted on the CPU."""
+
 import pytest
 import torch
 from detectron2.modeling import build_model

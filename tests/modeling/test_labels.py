@@ -1,4 +1,5 @@
 """Labels against the rules of Faster R-CNN, and the rule for difficult objects, in naive loops."""
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -46,7 +47,9 @@ def test_labels(classes):
         assert ious[i].tolist() == pytest.approx(best, abs=1e-6)
     if classes == [0, -1, 2]:
         assert {(x, y) for x, y in zip(labels[0].tolist(), labels[1].tolist())} == {
-            (1, 0), (0, 0), (-1, 0)
+            (1, 0),
+            (0, 0),
+            (-1, 0),
         }
     real = gts[0].gt_boxes.tensor[gts[0].gt_classes >= 0]
     iou = pairwise_iou(Boxes(real), ANCHORS)
@@ -79,9 +82,7 @@ def test_the_hub_passes_its_settings_on():
     ).proposal_generator
     gt = instances([[0, 0, 64, 64]], [-1])
     anchors = rpn.anchor_generator([torch.zeros(1, 16, 12, 16)])
-    expected, _, _ = label_anchors(
-        anchors[0], [gt], MATCHER, ignore_ioa=0.3, boundary_thresh=0
-    )
+    expected, _, _ = label_anchors(anchors[0], [gt], MATCHER, ignore_ioa=0.3, boundary_thresh=0)
     seen = []
     rpn.negative_sampler = lambda labels, *_: seen.append(labels) or Sample(labels, labels > 5)
     features = {"conv4": torch.zeros(1, 16, 12, 16)}

@@ -1,4 +1,5 @@
 """Objectness losses against values worked out by hand."""
+
 import math
 
 import pytest
@@ -55,9 +56,7 @@ def test_overlap_negative_is_minus_log_of_one_minus_p(mode):
 def test_literal_has_the_gradient_of_bce(s, iou):
     logits = torch.tensor([s, s], requires_grad=True)
     labels, ious = torch.tensor([1, 0]), torch.tensor([iou, iou])
-    (literal,) = torch.autograd.grad(
-        overlap_loss(logits, labels, ious, "literal").sum(), logits
-    )
+    (literal,) = torch.autograd.grad(overlap_loss(logits, labels, ious, "literal").sum(), logits)
     (plain,) = torch.autograd.grad(bce(logits, labels).sum(), logits)
     assert torch.equal(literal, plain)
 
@@ -81,9 +80,7 @@ def test_soft_has_its_minimum_at_iou():
     ious = torch.linspace(0.1, 0.95, 18)
     grid = torch.linspace(0.01, 0.99, 981)  # steps of 0.001
     for iou in ious:
-        loss = overlap_loss(
-            torch.logit(grid), torch.ones(981), iou.expand(981), mode="soft"
-        )
+        loss = overlap_loss(torch.logit(grid), torch.ones(981), iou.expand(981), mode="soft")
         assert grid[loss.argmin()].item() == pytest.approx(iou.item(), abs=1.1e-3)
         assert loss_and_gradient(overlap_loss, iou.item(), 1, iou.item(), mode="soft")[
             1

@@ -1,4 +1,5 @@
 """The miner against naive loops on random cases."""
+
 import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
@@ -36,9 +37,7 @@ def test_topk_is_the_best_scored_background(data, topk):
     logits, labels, ious = data
     found = false_positives(logits, labels, ious, select="topk", topk=topk)
     for i in range(logits.shape[0]):
-        background = [
-            a for a in range(logits.shape[1]) if labels[i, a] == 0 and ious[i, a] < 0.3
-        ]
+        background = [a for a in range(logits.shape[1]) if labels[i, a] == 0 and ious[i, a] < 0.3]
         background.sort(key=lambda a: -logits[i, a])
         assert found[i].nonzero().flatten().tolist() == sorted(background[:topk])
 
@@ -105,8 +104,6 @@ def test_images_do_not_suppress_each_other():
 def test_no_background():
     labels = torch.ones(1, 3)
     boxes = torch.tensor([[0.0, 0, 1, 1]]).expand(3, 4)
-    proposed = hard_negatives(
-        torch.zeros(1, 3), labels, boxes, pre_nms_topk=5, nms_thresh=0.7
-    )
+    proposed = hard_negatives(torch.zeros(1, 3), labels, boxes, pre_nms_topk=5, nms_thresh=0.7)
     assert (proposed == -INF).all()
     assert not false_positives(torch.full((1, 3), 9.0), labels, torch.zeros(1, 3)).any()

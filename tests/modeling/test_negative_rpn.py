@@ -1,4 +1,5 @@
 """The nRPN's head against Detectron2's RPN head, whose structure it has."""
+
 import pytest
 import torch
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead

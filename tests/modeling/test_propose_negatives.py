@@ -1,4 +1,5 @@
 """What the nRPN proposes, to look at."""
+
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import pairwise_iou

@@ -1,4 +1,5 @@
 """The registry route: another project imports nrpn_d2 and changes one line of its config."""
+
 import subprocess
 import sys
 import textwrap

@@ -1,4 +1,5 @@
 """Samplers against naive loops, quotas, and Detectron2's own sampling."""
+
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -18,7 +19,9 @@ def anchors(draw):
     """Labels, distinct logits, IoUs (N, R) and a hardness with some anchors left out."""
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 40))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    weights = torch.tensor(draw(st.sampled_from([[1, 1, 1], [0, 1, 0], [1, 0, 1], [1, 8, 1]]))).float()
+    weights = torch.tensor(
+        draw(st.sampled_from([[1, 1, 1], [0, 1, 0], [1, 0, 1], [1, 8, 1]]))
+    ).float()
     labels = torch.multinomial(weights, shape[0] * shape[1], True, generator=generator) - 1
     labels = labels.view(shape).to(torch.int8)
     logits = torch.rand(shape, generator=generator).argsort(1).argsort(1).float()
@@ -46,7 +49,10 @@ def quotas(labels, size, positive_fraction):
 
 @settings(max_examples=60)
 @given(
-    anchors(), st.integers(1, 30), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.sampled_from([0, 0.3, 1])
+    anchors(),
+    st.integers(1, 30),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.sampled_from([0, 0.3, 1]),
 )
 def test_quotas_and_membership(data, size, positive_fraction, hard_fraction):
     labels, logits, ious, hardness = data
@@ -150,7 +156,9 @@ def test_registered_samplers_follow_the_config():
     labels = torch.tensor([[1] * 20 + [0] * 20])
     for name in ("Random", "OHEM", "NRPN", "IoUBalanced"):
         sampler = NEGATIVE_SAMPLER_REGISTRY.get(name)(cfg)
-        sample = sampler(labels, labels.float(), labels.float(), torch.where(labels == 0, 0.0, -INF))
+        sample = sampler(
+            labels, labels.float(), labels.float(), torch.where(labels == 0, 0.0, -INF)
+        )
         assert (sample.labels == 1).sum() == 3 and (sample.labels == 0).sum() == 7
         # 7 negatives: half of them, rounded down; IoUBalanced: 7 // 2 from the lowest interval
         assert sample.hard.sum() == (0 if name == "Random" else 3)

@@ -1,4 +1,5 @@
 """The VGG backbone and its box head."""
+
 import pytest
 import torch
 import torchvision
@@ -58,7 +59,9 @@ def test_unknown_output():
 
 
 def test_built_from_the_config():
-    cfg = small_cfg(MODEL__BACKBONE__FREEZE_AT=1, MODEL__VGG__NORM="GN", MODEL__VGG__WIDTHS=[32] * 4)
+    cfg = small_cfg(
+        MODEL__BACKBONE__FREEZE_AT=1, MODEL__VGG__NORM="GN", MODEL__VGG__WIDTHS=[32] * 4
+    )
     vgg = build_backbone(cfg)
     assert vgg.output_shape() == {"conv4": ShapeSpec(channels=32, stride=8)}
     assert not vgg.conv1_1.weight.requires_grad and vgg.conv2_1.weight.requires_grad

@@ -1,10 +1,11 @@
 import copy
-import pytest
 
 import compare_runs
+import pytest
+from test_output import CURVES
+
 from nrpn_d2.evaluation.output import write_run
 from nrpn_d2.evaluation.report import comparison_table
-from test_output import CURVES
 
 RPN = {
     "box_proposals": {"AR@50": 40.5, "R50@50": 81.7, "R50s@50": 1.0, "R70@50": 57.1},
@@ -52,7 +53,11 @@ def test_a_detector_without_budgets_has_one_ap():
 
 def test_runs_are_named_after_their_folders():
     names = compare_runs.run_names
-    assert names(["out/rpn/", "out/nrpn/inference", "x/ours/results.json"]) == ["rpn", "nrpn", "ours"]
+    assert names(["out/rpn/", "out/nrpn/inference", "x/ours/results.json"]) == [
+        "rpn",
+        "nrpn",
+        "ours",
+    ]
     assert names(["a/bccd/s0/inference/results.json", "b/bccd/s0"]) == ["a/bccd/s0", "b/bccd/s0"]
     with pytest.raises(ValueError, match="out/rpn/inference is given twice"):
         names(["out/rpn", "out/rpn/inference"])

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.modeling import build_model
+from PIL import Image
 from precompute_proposals import precompute
 from small_models import small_cfg
 

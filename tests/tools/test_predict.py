@@ -1,26 +1,31 @@
 """tools/predict.py: pictures and COCO results of images, folders and globs."""
+
 import json
 import sys
 
 import numpy as np
+import predict
 import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
 from small_models import small_cfg
 
-import predict
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
-from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
 from nrpn_d2.checkpoint.pixels import Pixels
+from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
 
 
 @pytest.fixture(scope="module", params=["GeneralizedRCNN", "ProposalNetwork"])
 def arguments(request, tmp_path_factory):
     """Those of a small model."""
     folder = tmp_path_factory.mktemp("model")
-    cfg = small_cfg(meta_architecture=request.param, INPUT__MIN_SIZE_TEST=64,
-                    MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0, TEST__DETECTIONS_PER_IMAGE=7)
+    cfg = small_cfg(
+        meta_architecture=request.param,
+        INPUT__MIN_SIZE_TEST=64,
+        MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0,
+        TEST__DETECTIONS_PER_IMAGE=7,
+    )
     cfg.DATASETS.VOC_CLASSES = ["red", "white", "platelet"]
     torch.manual_seed(0)
     NRPNCheckpointer(build_model(cfg), str(folder), pixels=Pixels.of_config(cfg)).save("model")
@@ -87,16 +92,31 @@ def test_folder(arguments, images, tmp_path, monkeypatch):
 def test_pictures_show_boxes(arguments, images, tmp_path, monkeypatch):
     """With a score that none reaches the picture is the image, else it is not."""
     for name, flags, is_plain in (("none", ["--min-score", 1.1], True), ("all", [], False)):
-        run(monkeypatch, arguments, "--proposals", "--input", images / "b.png",
-            "--output", tmp_path / name, *flags)
+        run(
+            monkeypatch,
+            arguments,
+            "--proposals",
+            "--input",
+            images / "b.png",
+            "--output",
+            tmp_path / name,
+            *flags,
+        )
         picture = np.array(Image.open(tmp_path / name / "b.png")).astype(int)
         changed = np.abs(picture - np.array(Image.open(images / "b.png"))).max(axis=2) > 60
         assert (changed.mean() < 0.01) == is_plain
 
 
 def test_glob_keeps_folders_apart(arguments, images, tmp_path, monkeypatch):
-    run(monkeypatch, arguments, "--proposals", "--input", images / "**" / "a.*",
-        "--output", tmp_path / "out")
+    run(
+        monkeypatch,
+        arguments,
+        "--proposals",
+        "--input",
+        images / "**" / "a.*",
+        "--output",
+        tmp_path / "out",
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {r["image_id"] for r in results} == {"a.jpg", "below/a.bmp"}
     assert (tmp_path / "out" / "a.jpg").exists()
@@ -107,8 +127,9 @@ def test_unreadable_images_are_reported(arguments, images, tmp_path, monkeypatch
     whole = (images / "a.jpg").read_bytes()
     (images / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (images / "no.png").write_text("no image")
-    code = run(monkeypatch, arguments, "--proposals", "--input", images, "--output",
-               tmp_path / "out")
+    code = run(
+        monkeypatch, arguments, "--proposals", "--input", images, "--output", tmp_path / "out"
+    )
     assert "2 images could not be read" in code and "half.jpg" in code and "no.png" in code
     assert "no.png cannot be read" in capsys.readouterr().err
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -40,7 +40,9 @@ def test_processes_keep_the_order_and_freeze_what_they_share(monkeypatch, capsys
 def test_processes_of_a_rank(monkeypatch, platform, cores, ranks, here, processes):
     """``here``: ranks on this machine, where the processes know that."""
     monkeypatch.setattr(parallel.sys, "platform", platform)
-    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(
+        parallel.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
+    )
     monkeypatch.setattr(parallel.comm, "get_world_size", lambda: ranks)
     monkeypatch.setattr(parallel.comm, "get_local_size", lambda: here)
     monkeypatch.setattr(parallel.comm, "_LOCAL_PROCESS_GROUP", here)

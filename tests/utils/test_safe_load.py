@@ -1,4 +1,5 @@
 """Checkpoint files that would run code, are broken, or are not checkpoints."""
+
 import os
 import pickle
 import re
@@ -36,12 +37,14 @@ class RunsPython:
 def pickled(protocol):
     def write(data, path):
         path.write_bytes(pickle.dumps(data, protocol))
+
     return write
 
 
 def torch_saved(protocol, is_zip=True):
     def write(data, path):
         torch.save(data, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+
     return write
 
 
@@ -53,10 +56,13 @@ WAYS.update({f"old{p}.pth": torch_saved(p, is_zip=False) for p in (2, 4)})
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*torch.jit.script")
-@pytest.mark.parametrize("attack, wanted", [
-    (TouchesAFile, r"(posix|nt)\.system"),
-    (RunsPython, r"(__builtin__|builtins)\.exec"),
-])
+@pytest.mark.parametrize(
+    "attack, wanted",
+    [
+        (TouchesAFile, r"(posix|nt)\.system"),
+        (RunsPython, r"(__builtin__|builtins)\.exec"),
+    ],
+)
 def test_malicious_pickle(way, attack, wanted, tmp_path):
     weight = np.zeros(3, np.float32) if ".pkl" in way or "raw" in way else torch.zeros(3)
     path, touched = tmp_path / way, tmp_path / "touched"
@@ -143,9 +149,17 @@ def test_truncated_file(suffix, tmp_path):
                 read_checkpoint(str(path), mmap)
 
 
-@pytest.mark.parametrize("data", [
-    [1, 2], {}, {"model": {}}, {"model": {"a": "text"}}, {"epoch": 3}, {"model": None},
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        [1, 2],
+        {},
+        {"model": {}},
+        {"model": {"a": "text"}},
+        {"epoch": 3},
+        {"model": None},
+    ],
+)
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_not_a_checkpoint(data, suffix, tmp_path):
     path = tmp_path / f"x{suffix}"

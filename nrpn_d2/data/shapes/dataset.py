@@ -9,15 +9,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from math import sqrt
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from detectron2.utils import comm
 from PIL import Image
 from tqdm import tqdm
-
-from detectron2.utils import comm
 
 from .drawing import (
     DISTRACTOR_FORMS,
@@ -42,7 +42,7 @@ _MIN_VISIBLE = 0.6  # part of an object's pixels; below, it is difficult
 
 class DrawnObject(NamedTuple):
     name: str
-    box: Tuple[int, int, int, int]  # x0, y0, x1, y1: pixels x0..x1-1, y0..y1-1
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1: pixels x0..x1-1, y0..y1-1
     difficult: int
     truncated: int
     mask: np.ndarray  # (H, W) bool: its visible pixels
@@ -50,9 +50,9 @@ class DrawnObject(NamedTuple):
 
 class Scene(NamedTuple):
     background: np.ndarray  # (H, W, 3) float
-    shapes: List[Shape]  # from back to front
-    objects: List[int]  # which of them are objects
-    faint: List[int]  # objects of low contrast
+    shapes: list[Shape]  # from back to front
+    objects: list[int]  # which of them are objects
+    faint: list[int]  # objects of low contrast
 
 
 def make_shapes(
@@ -145,7 +145,7 @@ def _write_folder(root: str, spec: dict) -> None:
 
 def make_image(
     seed: int, split: str, index: int, size: int
-) -> Tuple[np.ndarray, List[DrawnObject]]:
+) -> tuple[np.ndarray, list[DrawnObject]]:
     """One image, independent of all others: (size, size, 3) uint8, and its objects."""
     stream = np.random.SeedSequence([seed, ("train", "test").index(split), index])
     scene = plan_scene(np.random.Generator(np.random.PCG64(stream)), size)
@@ -153,7 +153,7 @@ def make_image(
     return picture, find_objects(scene, owner)
 
 
-def find_objects(scene: Scene, owner: np.ndarray) -> List[DrawnObject]:
+def find_objects(scene: Scene, owner: np.ndarray) -> list[DrawnObject]:
     """Measures on the drawn picture what an annotator would see of each object."""
     objects = []
     for index in scene.objects:

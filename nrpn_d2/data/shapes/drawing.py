@@ -7,12 +7,13 @@ Coordinates: x to the right, y down; pixel (column, row) has its centre at (colu
 row + 0.5). (H, W) are the picture's rows and columns.
 """
 
+from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Callable, Dict, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
-Point = Tuple[float, float]
+Point = tuple[float, float]
 Color = np.ndarray  # (3,) float, RGB in 0..255
 
 
@@ -82,9 +83,9 @@ def _hexagon(u, v, r):
     return np.maximum(np.abs(u), side) - 0.87 * r
 
 
-OBJECT_FORMS: Dict[str, Callable] = {"disk": _disk, "square": _square, "triangle": _triangle}
+OBJECT_FORMS: dict[str, Callable] = {"disk": _disk, "square": _square, "triangle": _triangle}
 # Near-misses: outlines, fragments, similar forms.
-DISTRACTOR_FORMS: Dict[str, Callable] = {
+DISTRACTOR_FORMS: dict[str, Callable] = {
     "ring": _outline(_disk),
     "square outline": _outline(_square),
     "triangle outline": _outline(_triangle),
@@ -109,7 +110,7 @@ FORMS = {
 }
 
 
-def draw(background: np.ndarray, shapes: Sequence[Shape]) -> Tuple[np.ndarray, np.ndarray]:
+def draw(background: np.ndarray, shapes: Sequence[Shape]) -> tuple[np.ndarray, np.ndarray]:
     """Paints the shapes over the background, later ones over earlier ones.
 
     Args:
@@ -132,7 +133,7 @@ def draw(background: np.ndarray, shapes: Sequence[Shape]) -> Tuple[np.ndarray, n
     return np.floor(np.clip(picture, 0, 255) + 0.5).astype(np.uint8), owner
 
 
-def coverage(shape: Shape, size: Tuple[int, int]) -> Tuple[Tuple[slice, slice], np.ndarray]:
+def coverage(shape: Shape, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
     """Which part of each pixel a shape covers, alone.
 
     Returns:

@@ -13,10 +13,9 @@ import logging
 import os
 import pkgutil
 import time
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import PIL
-
 from detectron2.utils.logger import log_first_n
 
 from ...utils.saving import atomic_open
@@ -42,7 +41,7 @@ class VOCCache:
         self._readings = self._load()
         self._is_new = False
 
-    def __contains__(self, signature: Optional[str]) -> bool:
+    def __contains__(self, signature: str | None) -> bool:
         return signature in self._readings
 
     def __getitem__(self, signature: str):
@@ -52,7 +51,7 @@ class VOCCache:
         self._readings[signature] = json.dumps(reading, separators=(",", ":"))
         self._is_new = True
 
-    def save(self, signatures: Sequence[Optional[str]]) -> None:
+    def save(self, signatures: Sequence[str | None]) -> None:
         """Writes the readings of these signatures, as far as there are any and one is new.
 
         A folder that cannot be written gives one warning.
@@ -70,7 +69,7 @@ class VOCCache:
             remedy = f"{_VARIABLE} to a folder that can be written, or to nothing for no cache"
             log_first_n(logging.WARNING, message + remedy, name=__name__)
 
-    def _load(self) -> Dict[str, str]:
+    def _load(self) -> dict[str, str]:
         try:
             with open(self.path, "rb") as file:
                 digest, _, body = file.read().partition(b"\n")
@@ -91,7 +90,7 @@ class VOCCache:
         return digest.hexdigest().encode()
 
 
-def cache_folder() -> Optional[str]:
+def cache_folder() -> str | None:
     """Where caches are kept; None for no cache."""
     folder = os.environ.get(_VARIABLE)
     if folder is None:
@@ -99,12 +98,12 @@ def cache_folder() -> Optional[str]:
     return os.path.expanduser(folder) if folder else None
 
 
-def signature(name: str, paths: Sequence[str]) -> Optional[str]:
+def signature(name: str, paths: Sequence[str]) -> str | None:
     """A text that changes when one of the files changes, appears or vanishes.
 
     None where that cannot be relied on: a file has just been written.
     """
-    stamps: List[int] = []
+    stamps: list[int] = []
     for path in paths:
         try:
             status = os.stat(path)

@@ -1,7 +1,8 @@
 """One image of a folder in VOC layout: its header and its XML, checked against each other."""
 
 import os
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..image_header import ImageHeader, read_image_header
 from .layout import IMAGE_SUFFIXES
@@ -14,23 +15,23 @@ from .xml import (
     parse_object,
 )
 
-ImageFiles = Tuple[str, Sequence[str]]  # image id; its files, relative to JPEGImages
+ImageFiles = tuple[str, Sequence[str]]  # image id; its files, relative to JPEGImages
 
 
 class VOCImage(NamedTuple):
     """What was read of one image."""
 
-    size: Optional[Tuple[int, int]]  # (width, height); None: the image is dropped
-    objects: List[VOCObject]
+    size: tuple[int, int] | None  # (width, height); None: the image is dropped
+    objects: list[VOCObject]
     has_xml: bool
-    faults: List[VOCError]
+    faults: list[VOCError]
 
 
 def xml_path(root: str, image_id: str) -> str:
     return os.path.join(root, "Annotations", image_id + ".xml")
 
 
-def read_image(root: str, class_ids: Dict[str, int], named: ImageFiles) -> VOCImage:
+def read_image(root: str, class_ids: dict[str, int], named: ImageFiles) -> VOCImage:
     """Reads one image; what is wrong with it is returned, not raised.
 
     Args:
@@ -41,8 +42,8 @@ def read_image(root: str, class_ids: Dict[str, int], named: ImageFiles) -> VOCIm
     image_id, files = named
     xml = xml_path(root, image_id)
     has_xml = os.path.lexists(xml)
-    objects: List[VOCObject] = []
-    faults: List[VOCError] = []
+    objects: list[VOCObject] = []
+    faults: list[VOCError] = []
     try:
         header = _image_header(_image_file(root, image_id, files))
         if has_xml:
@@ -73,8 +74,8 @@ def _image_header(path: str) -> ImageHeader:
 
 
 def _read_objects(
-    xml: str, header: ImageHeader, class_ids: Dict[str, int]
-) -> Tuple[List[VOCObject], List[VOCError]]:
+    xml: str, header: ImageHeader, class_ids: dict[str, int]
+) -> tuple[list[VOCObject], list[VOCError]]:
     root = load_annotation(xml)
     size = annotated_size(root, xml) or header.oriented_size
     if size not in (header.oriented_size, header.size):

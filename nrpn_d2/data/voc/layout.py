@@ -7,7 +7,7 @@ root/Annotations/<id>.xml          none for a background image
 
 import glob
 import os
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 from .xml import VOCError
 
@@ -24,7 +24,7 @@ def check_voc_folder(root: str) -> None:
             raise VOCError(f"{message}; give the folder that directly contains {part}")
 
 
-def read_split(path: str, files: Dict[str, Sequence[str]]) -> Tuple[List[str], List[VOCError]]:
+def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], list[VOCError]]:
     """Reads the ids of a split file.
 
     Args:
@@ -73,9 +73,9 @@ def _stays_inside(image_id: str) -> bool:
     )
 
 
-def list_images(folder: str) -> Dict[str, List[str]]:
+def list_images(folder: str) -> dict[str, list[str]]:
     """Image id -> the image files of that name, relative to the folder."""
-    files: Dict[str, List[str]] = {}
+    files: dict[str, list[str]] = {}
     for parent, _, names in os.walk(folder):
         prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
         for name in names:
@@ -86,7 +86,7 @@ def list_images(folder: str) -> Dict[str, List[str]]:
     return files
 
 
-def list_splits(root: str, class_names: Sequence[str]) -> List[str]:
+def list_splits(root: str, class_names: Sequence[str]) -> list[str]:
     """The id lists in ImageSets/Main, by name.
 
     VOC's per-class files ``<class>_<split>.txt`` are none.

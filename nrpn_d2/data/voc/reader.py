@@ -8,11 +8,11 @@ import functools
 import logging
 import os
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
-
-from tabulate import tabulate
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from detectron2.structures import BoxMode
+from tabulate import tabulate
 
 from ...utils.parallel import parallel_map
 from .cache import VOCCache, cache_folder, signature
@@ -31,7 +31,7 @@ _SHOWN_FAULTS = 10
 
 def read_voc(
     root: str, split: str, class_names: Sequence[str], on_error: str = "error"
-) -> List[Dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Reads one split of a folder in VOC layout.
 
     An id is the file name without its suffix, below JPEGImages. In a split file everything
@@ -96,9 +96,9 @@ def check_on_error(on_error: str) -> None:
 
 def _read_images(
     read_one: Callable[[ImageFiles], VOCImage],
-    tasks: List[ImageFiles],
+    tasks: list[ImageFiles],
     root: str,
-    cache: Optional[VOCCache],
+    cache: VOCCache | None,
 ) -> Iterator[VOCImage]:
     """In the order of the tasks; from the cache where it has an image with unchanged files."""
     if cache is None:
@@ -123,7 +123,7 @@ def _read_images(
         cache.save(signatures)
 
 
-def _signature(root: str, task: ImageFiles) -> Optional[str]:
+def _signature(root: str, task: ImageFiles) -> str | None:
     image_id, files = task
     if len(files) != 1:
         return None
@@ -131,7 +131,7 @@ def _signature(root: str, task: ImageFiles) -> Optional[str]:
     return signature(files[0], [image, xml_path(root, image_id)])
 
 
-def _record(root: str, task: ImageFiles, image: VOCImage) -> Dict[str, Any]:
+def _record(root: str, task: ImageFiles, image: VOCImage) -> dict[str, Any]:
     image_id, files = task
     width, height = image.size
     return {
@@ -151,14 +151,14 @@ def _record(root: str, task: ImageFiles, image: VOCImage) -> Dict[str, Any]:
     }
 
 
-def _map(function: Callable[[ImageFiles], VOCImage], tasks: List[ImageFiles]) -> Iterator[VOCImage]:
+def _map(function: Callable[[ImageFiles], VOCImage], tasks: list[ImageFiles]) -> Iterator[VOCImage]:
     if len(tasks) < _LARGE:
         return (function(task) for task in tasks)
     return parallel_map(function, tasks, "Reading annotations")
 
 
 def _report(
-    split_file: str, records: List[Dict[str, Any]], without_xml: int, faults: List[VOCError]
+    split_file: str, records: list[dict[str, Any]], without_xml: int, faults: list[VOCError]
 ) -> None:
     annotations = [annotation for record in records for annotation in record["annotations"]]
     difficult = sum(annotation["difficult"] for annotation in annotations)

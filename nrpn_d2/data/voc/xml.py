@@ -8,7 +8,8 @@ import difflib
 import math
 import os
 import reprlib
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -38,7 +39,7 @@ class VOCError(ValueError):
 
 class VOCObject(NamedTuple):
     category_id: int
-    box: Tuple[float, float, float, float]  # x0, y0, x1, y1 in 0-based pixel coordinates
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in 0-based pixel coordinates
     difficult: int  # 0 or 1
 
 
@@ -67,7 +68,7 @@ def load_annotation(path: str) -> Element:
     return root
 
 
-def annotated_size(root: Element, path: str) -> Optional[Tuple[float, float]]:
+def annotated_size(root: Element, path: str) -> tuple[float, float] | None:
     """(width, height) in pixels as the annotation has it; None without a ``<size>``.
 
     Raises:
@@ -86,7 +87,7 @@ def annotated_size(root: Element, path: str) -> Optional[Tuple[float, float]]:
 
 
 def parse_object(
-    element: Element, size: Tuple[float, float], class_ids: Dict[str, int]
+    element: Element, size: tuple[float, float], class_ids: dict[str, int]
 ) -> VOCObject:
     """Checks one ``<object>`` and converts its box to 0-based coordinates.
 
@@ -119,7 +120,7 @@ def object_name(element: Element) -> str:
     return _show.repr((element.findtext("name") or "").strip())
 
 
-def check_class_names(class_names: Sequence[str]) -> List[str]:
+def check_class_names(class_names: Sequence[str]) -> list[str]:
     """Returns the names as a list; raises VOCError where one is missing, doubled or no string."""
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
         raise VOCError(f"class names must be a list of strings, not {_show.repr(class_names)}")
@@ -162,7 +163,7 @@ def _number(parent: Element, tag: str) -> float:
     return value
 
 
-def _pixel_box(box: List[float], size: Tuple[float, float]) -> Tuple[float, float, float, float]:
+def _pixel_box(box: list[float], size: tuple[float, float]) -> tuple[float, float, float, float]:
     xmin, ymin, xmax, ymax = box
     width, height = size
     shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
@@ -188,7 +189,7 @@ def _difficult(element: Element) -> int:
     return int(text)
 
 
-def _unknown_class(name: str, class_ids: Dict[str, int]) -> str:
+def _unknown_class(name: str, class_ids: dict[str, int]) -> str:
     if not name:
         return "it has no <name>; add one"
     likely = difflib.get_close_matches(name[:100], class_ids, n=1)
