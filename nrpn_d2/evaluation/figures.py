@@ -1,8 +1,11 @@
-"""Pictures: proposals on images, recall curves. Everything takes arrays and gives a Figure."""
+"""Pictures: proposals on images, curves of evaluations. Everything takes arrays, gives a Figure."""
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -12,16 +15,16 @@ MAX_CLASSES = 100  # that are drawn; each takes a tenth of a second
 TICKS = (0, 0.5, 1)
 
 
-def draw_proposals(axes, image, boxes, gt_boxes, top=10):
-    """
-    In the manner of Figures 1 and 4 of the paper: the best proposals in green, objects in red.
+def draw_proposals(
+    axes: Axes, image: np.ndarray, boxes: np.ndarray, gt_boxes: np.ndarray, top: int = 10
+) -> None:
+    """Draw the best proposals in green, objects in red, as Figures 1 and 4 of the paper do.
 
     Args:
-        axes (matplotlib.axes.Axes): where to draw.
-        image (ndarray): (H, W, 3) uint8, RGB.
-        boxes (ndarray): (K, 4) proposals, best first, x0, y0, x1, y1 in pixels of the image.
-        gt_boxes (ndarray): (G, 4) annotated objects.
-        top (int): how many proposals to draw.
+        image: (H, W, 3) uint8, RGB.
+        boxes: (K, 4) proposals, best first, x0, y0, x1, y1 in pixels of the image.
+        gt_boxes: (G, 4) annotated objects.
+        top: how many proposals to draw.
     """
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0))
@@ -33,21 +36,22 @@ def draw_proposals(axes, image, boxes, gt_boxes, top=10):
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
 
 
-def proposal_grid(images, columns, gt_boxes, top=10):
-    """
-    One row per image; one column for each kind of boxes, and the last for ground truth alone.
+def proposal_grid(
+    images: Sequence[np.ndarray],
+    columns: Mapping[str, Sequence[np.ndarray]],
+    gt_boxes: Sequence[np.ndarray],
+    top: int = 10,
+) -> Figure:
+    """Draw one row per image, one column for each kind of boxes, the last for ground truth alone.
 
     Args:
-        images (list[ndarray]): (H, W, 3) uint8, RGB.
-        columns (dict): title ("RPN", "nRPN") -> list of boxes (K, 4), best first, per image.
-        gt_boxes (list[ndarray]): (G, 4) per image.
-        top (int): how many boxes to draw of each kind.
-
-    Returns:
-        Figure
+        images: (H, W, 3) uint8, RGB.
+        columns: title ("RPN", "nRPN") -> boxes (K, 4), best first, of each image.
+        gt_boxes: (G, 4) of each image.
+        top: how many boxes to draw of each kind.
 
     Raises:
-        ValueError: unless there are boxes for each image.
+        ValueError: the number of images and that of lists of boxes differ.
     """
     for title, boxes in [*columns.items(), ("ground truth", gt_boxes)]:
         if len(boxes) != len(images):
@@ -63,17 +67,13 @@ def proposal_grid(images, columns, gt_boxes, top=10):
     return figure
 
 
-def recall_figure(runs):
-    """
-    In the manner of Figure 3 of the paper: recall against the number of proposals at each IoU
-    threshold, and against IoU at each number of proposals, all runs overlaid.
+def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw recall against the number of proposals at each IoU threshold, and against IoU at each
+    number of proposals, all runs overlaid, as Figure 3 of the paper does.
 
     Args:
-        runs (dict): name of the run -> ``curves`` of :class:`ProposalRecallEvaluator`. Drawn are
-            the thresholds and numbers that all runs have.
-
-    Returns:
-        Figure
+        runs: name of the run -> ``curves["recall"]`` of :class:`ProposalRecallEvaluator`. Drawn
+            are the thresholds and numbers that all runs have.
     """
     thresholds = _common([list(curves["recall_vs_num"]) for curves in runs.values()])
     budgets = _common([list(curves["recall_vs_iou"]) for curves in runs.values()])
@@ -104,16 +104,12 @@ def recall_figure(runs):
     return figure
 
 
-def error_figure(runs):
-    """
-    Stacked bars, one panel for each number of proposals: what the proposals of each run are.
+def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figure:
+    """Draw what the proposals of each run are: stacked bars, a panel per number of proposals.
 
     Args:
-        runs (dict): name -> {number of proposals: {kind: percent}}, as in ``curves["errors"]`` of
+        runs: name -> {number of proposals: {kind: percent}}, ``curves["errors"]`` of
             :class:`ProposalErrorEvaluator`. Drawn are the numbers that all runs have.
-
-    Returns:
-        Figure
     """
     budgets = _common([list(by_budget) for by_budget in runs.values()])
     kinds = next(iter(next(iter(runs.values())).values()))
@@ -132,17 +128,15 @@ def error_figure(runs):
     return figure
 
 
-def precision_recall_figure(runs, task="bbox"):
-    """
-    One panel per class with the precision-recall curves of all runs.
+def precision_recall_figure(
+    runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], task: str = "bbox"
+) -> Figure:
+    """Draw the precision-recall curves of all runs, one panel per class.
 
     Args:
-        runs (dict): name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}.
-        task (str): whose curves to draw. Drawn are the classes that all runs have, up to
-            MAX_CLASSES.
-
-    Returns:
-        Figure
+        runs: name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}. Drawn
+            are the classes that all runs have, up to MAX_CLASSES.
+        task: whose curves to draw.
     """
     names = _common([list(by_task.get(task, {})) for by_task in runs.values()])
     shown = names[:MAX_CLASSES]
@@ -166,10 +160,10 @@ def precision_recall_figure(runs, task="bbox"):
     return figure
 
 
-def _panels(count):
-    """
-    A figure and its axes, ``count`` or a few more, in rows of 5. The margins are fixed: a
-    constrained layout of 80 panels takes longer than all the rest.
+def _panels(count: int) -> tuple[Figure, np.ndarray]:
+    """Make a figure and its axes, ``count`` or a few more, in rows of 5.
+
+    The margins are fixed: a constrained layout of 80 panels takes longer than all the rest.
     """
     columns = min(max(count, 1), 5)
     rows = max(-(-count // columns), 1)
@@ -187,10 +181,10 @@ def _panels(count):
     return figure, grid
 
 
-def _legend(axes, handles, names, what):
-    """
-    Names as they are: of itself, matplotlib reads $ as a formula and leaves out a leading _. Where
-    there is nothing to name, for want of ``what`` in common, the panel says so.
+def _legend(axes: Axes, handles: Sequence[Any], names: Iterable[str], what: str) -> None:
+    """Write names as they are: matplotlib reads $ as a formula and leaves out a leading _.
+
+    Where there is nothing to name, for want of ``what`` in common, the panel says so.
     """
     if not handles:
         axes.text(0.5, 0.5, f"no {what} that all runs have", ha="center", va="center")
@@ -202,18 +196,13 @@ def _legend(axes, handles, names, what):
         text.set(text=name, parse_math=False)
 
 
-def _common(lists):
-    """What is in all of the lists, in the order of the first."""
+def _common(lists: Sequence[list]) -> list:
+    """Return what is in all of the lists, in the order of the first."""
     return [item for item in lists[0] if all(item in other for other in lists[1:])]
 
 
-def save_figure(figure, path):
-    """
-    Write ``path``.png and ``path``.pdf, making their folder.
-
-    Returns:
-        list[str]: the two paths.
-    """
+def save_figure(figure: Figure, path: str) -> list[str]:
+    """Write ``path``.png and ``path``.pdf, making their folder; return the two paths."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     written = [f"{path}.{suffix}" for suffix in ("png", "pdf")]
     for name in written:
