@@ -13,6 +13,13 @@ Importing it registers everything. Rooms, from the bottom to the top; none impor
     deploy      predictor and export of trained models
 """
 
+import warnings
+
+with warnings.catch_warnings():  # Detectron2 uses torch.jit.script while it is imported
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+    import detectron2.engine
+    import detectron2.evaluation  # noqa: F401
+
 from .checkpoint import imagenet_weights  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
 from .data import register_datasets

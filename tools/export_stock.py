@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Leave the nRPN behind: a checkpoint and a config that Detectron2 runs without this package.
 
-    python tools/export_stock.py --config-file configs/voc_nrpn_R50_FPN.yaml --output exported \
+    python tools/export_stock.py --config-file configs/voc_nrpn_R50_FPN.yaml --output exported \\
         MODEL.WEIGHTS output/voc_nrpn_R50_FPN/model_final.pth
 
 writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPredictor.
@@ -9,22 +9,28 @@ writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPred
 
 import argparse
 
-from detectron2.utils.logger import setup_logger
 
-from nrpn_d2.deploy.export import export_stock, needs_this_package
-from nrpn_d2.deploy.predictor import load_config, load_model
-
-
-def main():
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
-    args = parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
+    return parser.parse_intermixed_args(args)
+
+
+def main(args: argparse.Namespace) -> None:
+    from detectron2.utils.logger import setup_logger
+
+    from nrpn_d2.checkpoint.trained_model import load_model
+    from nrpn_d2.deploy.export import export_stock, needs_this_package
+    from nrpn_d2.engine.defaults import build_cfg
+
     setup_logger(name="nrpn_d2")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = build_cfg(args.config_file, args.opts)
     for path in export_stock(cfg, load_model(cfg), args.output):
         print(path)
     if needs_this_package(cfg):
@@ -35,4 +41,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments = parse_args()
+    from nrpn_d2.engine.command_line import run
+
+    run(main, arguments)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import nn
 
-from ..checkpoint.checkpointer import NRPNCheckpointer, differences, set_pixels
-from ..checkpoint.nrpn_weights import NRPN_PREFIX
+from ..checkpoint.checkpointer import set_pixels
+from ..checkpoint.trained_model import load_model  # noqa: F401
 from ..config import add_nrpn_config, check_nrpn_config, merge_config_file
 
 
@@ -33,32 +33,6 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg.freeze()
     check_nrpn_config(cfg)
     return cfg
-
-
-class _CompleteCheckpointer(NRPNCheckpointer):
-    """Refuses a checkpoint that does not fill the model, or has something left over."""
-
-    def _log_incompatible_keys(self, incompatible) -> None:
-        # inference does without the nRPN, and proposals without the detector's heads
-        spare = (NRPN_PREFIX,) if hasattr(self.model, "roi_heads") else (NRPN_PREFIX, "roi_heads.")
-        problems = [p for p in differences(incompatible) if not p.startswith(spare)]
-        if problems:
-            listed = "\n  ".join(problems)
-            raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")
-
-
-def load_model(cfg: CfgNode) -> nn.Module:
-    """The model of the config in evaluation mode, with all its weights from ``MODEL.WEIGHTS``.
-
-    Raises:
-        ValueError: if there are no weights, or listing what they lack or have left over.
-        CheckpointError: for a file that cannot be read, or is refused.
-    """
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty; give the checkpoint of a trained model")
-    model = build_model(cfg)
-    _CompleteCheckpointer.from_config(cfg, model).load(cfg.MODEL.WEIGHTS)
-    return model.eval()
 
 
 def class_names(cfg: CfgNode) -> list[str]:

@@ -109,7 +109,10 @@ def detector_cfg(backbone, **overrides):
 
 
 def run(monkeypatch, tool, *arguments):
-    monkeypatch.setattr(sys, "argv", ["tool", *map(str, arguments)])
+    arguments = [str(a) for a in arguments]
+    if hasattr(tool, "parse_args"):
+        return tool.main(tool.parse_args(arguments))
+    monkeypatch.setattr(sys, "argv", ["tool", *arguments])
     tool.main()
 
 

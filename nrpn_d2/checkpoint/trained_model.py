@@ -1,0 +1,43 @@
+"""Load a trained model to use it: evaluation, prediction and export need all of its weights."""
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from .checkpointer import NRPNCheckpointer, differences
+from .nrpn_weights import NRPN_PREFIX
+
+
+class _CompleteCheckpointer(NRPNCheckpointer):
+    """Refuses a checkpoint that does not fill the model, or has something left over."""
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        # inference does without the nRPN, and proposals without the detector's heads
+        spare = (NRPN_PREFIX,) if hasattr(self.model, "roi_heads") else (NRPN_PREFIX, "roi_heads.")
+        problems = [p for p in differences(incompatible) if not p.startswith(spare)]
+        if problems:
+            listed = "\n  ".join(problems)
+            raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")
+
+
+def load_weights(cfg: CfgNode, model: nn.Module) -> None:
+    """Fill ``model`` from ``MODEL.WEIGHTS``; only the nRPN's weights may be missing or left over.
+
+    Raises:
+        ValueError: if there are no weights, or naming each one that is missing, left over, or of
+            another shape.
+        CheckpointError: for a file that cannot be read, or is refused.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty; give the checkpoint of a trained model")
+    _CompleteCheckpointer.from_config(cfg, model).load(cfg.MODEL.WEIGHTS)
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """Return the model of the config in evaluation mode, with its trained weights.
+
+    Raises: see :func:`load_weights`.
+    """
+    model = build_model(cfg)
+    load_weights(cfg, model)
+    return model.eval()
