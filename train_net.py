@@ -17,10 +17,11 @@ from detectron2.utils.logger import setup_logger
 
 from nrpn_d2 import add_nrpn_config, check_nrpn_config
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, last_checkpoint, set_pixels
-from nrpn_d2.config import check_run_config, merge_config_file
+from nrpn_d2.config_checks import check_run_config
 from nrpn_d2.data import check_datasets, register_datasets
 from nrpn_d2.engine.launch import launch
 from nrpn_d2.engine.trainer import Trainer
+from nrpn_d2.utils.config_file import merge_config_file
 
 
 def setup(args):

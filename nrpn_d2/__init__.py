@@ -3,6 +3,7 @@
 Importing it registers everything. Rooms, from the bottom to the top; none imports one below it:
 
     config      add_nrpn_config: every key
+    config_checks  what values may be
     utils       whole-or-absent files, safe loading, seeding, parallel work
     modeling    the method: hard_negative_rpn (the hub), negative_rpn, labels, mining, samplers,
                 losses, events; vgg
@@ -21,7 +22,8 @@ with warnings.catch_warnings():  # Detectron2 uses torch.jit.script while it is 
     import detectron2.evaluation  # noqa: F401
 
 from .checkpoint import imagenet_weights  # noqa: F401  (registers)
-from .config import add_nrpn_config, check_nrpn_config
+from .config import add_nrpn_config
+from .config_checks import check_nrpn_config
 from .data import register_datasets
 from .modeling import vgg  # noqa: F401  (registers)
 from .modeling.hard_negative_rpn import HardNegativeRPN

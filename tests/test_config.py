@@ -47,6 +47,8 @@ def load(name):
         ("MODEL.VGG.DROPOUT", 1.0),
         ("MODEL.VGG.FC_DIM", 0),
         ("MODEL.VGG.WIDTHS", [8, 8]),
+        ("MODEL.VGG.NORM", "Batch"),
+        ("MODEL.VGG.NORM", "GN"),  # its groups of 32 do not divide the widths 8 and 16
         ("DATASETS.VOC_ON_ERROR", "ignore"),
         ("TEST.PROPOSALS.BUDGETS", []),
         ("TEST.PROPOSALS.BUDGETS", [0]),
@@ -59,6 +61,36 @@ def test_value_out_of_range(key, value):
     cfg.merge_from_list([key, value])
     with pytest.raises(ValueError, match=key.replace(".", r"\.")):
         check_nrpn_config(cfg)
+
+
+@pytest.mark.parametrize(
+    "norm", ["BN", "FrozenBN", "GN", "LN", "SyncBN", "nnSyncBN", "naiveSyncBN"]
+)
+def test_norms_that_pass_can_be_built(norm):
+    """Which there are depends on the version of Detectron2: v0.5 has no LN."""
+    cfg = small_cfg(MODEL__VGG__WIDTHS=[32] * 4, MODEL__VGG__NORM=norm)
+    try:
+        check_nrpn_config(cfg)
+    except ValueError as error:
+        assert "MODEL.VGG.NORM" in str(error)
+        with pytest.raises(KeyError):
+            build_model(cfg)
+    else:
+        build_model(cfg)
+
+
+def test_fp_iou_above_the_background_threshold():
+    above = {"MODEL__NRPN__FP_IOU": 0.4}
+    with pytest.raises(
+        ValueError, match=r"NRPN.FP_IOU is 0.4, above MODEL.RPN.IOU_THRESHOLDS.* 0.3"
+    ):
+        build_model(small_cfg(**above))
+    build_model(small_cfg(**above, MODEL__RPN__IOU_THRESHOLDS=[0.4, 0.7]))
+    build_model(small_cfg(**above, MODEL__RPN__NEGATIVE_SAMPLER__NAME="OHEM"))  # mines nothing
+
+
+def test_building_an_rpn_does_not_check_the_solver():
+    build_model(small_cfg(SOLVER__CHECKPOINTS_TO_KEEP=-1))
 
 
 def test_building_checks_the_values_and_names():

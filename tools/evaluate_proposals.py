@@ -22,9 +22,9 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.logger import setup_logger
 
 from nrpn_d2 import add_nrpn_config, check_nrpn_config
-from nrpn_d2.config import merge_config_file
 from nrpn_d2.data import VOCError, register_datasets
 from nrpn_d2.evaluation.proposal_files import evaluate_proposals
+from nrpn_d2.utils.config_file import merge_config_file
 from nrpn_d2.utils.safe_load import CheckpointError
 
 

@@ -15,7 +15,9 @@ from torch import nn
 
 from ..checkpoint.checkpointer import set_pixels
 from ..checkpoint.trained_model import load_model  # noqa: F401
-from ..config import add_nrpn_config, check_nrpn_config, merge_config_file
+from ..config import add_nrpn_config
+from ..config_checks import check_nrpn_config
+from ..utils.config_file import merge_config_file
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:

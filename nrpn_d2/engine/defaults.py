@@ -6,8 +6,10 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..checkpoint.checkpointer import last_checkpoint, set_pixels
-from ..config import add_nrpn_config, check_nrpn_config, merge_config_file
+from ..config import add_nrpn_config
+from ..config_checks import check_nrpn_config
 from ..data import register_datasets
+from ..utils.config_file import merge_config_file
 
 
 def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool = False) -> CfgNode:

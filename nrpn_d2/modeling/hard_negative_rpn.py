@@ -26,7 +26,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
 from ..checkpoint.nrpn_weights import hide_from_name_matching
-from ..config import check_features, check_nrpn_config, check_registered
+from ..config_checks import (
+    check_false_positive_iou,
+    check_features,
+    check_registered,
+    check_rpn_config,
+)
 from .events import log_exchange
 from .labels import label_anchors
 from .losses import OBJECTNESS_LOSS_REGISTRY, bce
@@ -52,9 +57,7 @@ class HardNegativeRPN(RPN):
         negative_rpn: NegativeRPN | None = None,
         nrpn_sampler: NRPN | None = None,
         find_false_positives: Callable = false_positives,
-        propose_hard_negatives: Callable = partial(
-            hard_negatives, pre_nms_topk=1000, nms_thresh=0.7
-        ),
+        propose_hard_negatives: Callable = hard_negatives,
         warmup_iters: int = 0,
         nrpn_loss_weight: float = 1.0,
         ignore_ioa: float = 0.5,
@@ -75,9 +78,15 @@ class HardNegativeRPN(RPN):
             kwargs: those of Detectron2's ``RPN``.
 
         Raises:
-            ValueError: for a loss made for all anchors on a sampled mini-batch, or the reverse.
+            ValueError: for a loss made for all anchors on a sampled mini-batch, or the reverse; or
+                if ``loss_weight`` is a dict without a weight for each of the RPN's two losses.
         """
         super().__init__(**kwargs)
+        if self.loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
+            raise ValueError(
+                f"loss_weight has weights for {sorted(self.loss_weight)}; it needs one for each of "
+                "loss_rpn_cls and loss_rpn_loc"
+            )
         if objectness_loss.needs_all_anchors != negative_sampler.keeps_all_anchors:
             raise ValueError(
                 f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(objectness_loss).__name__!r} does not go "
@@ -98,16 +107,18 @@ class HardNegativeRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        check_nrpn_config(cfg)
+        check_rpn_config(cfg)
         check_features(cfg, input_shape)
         check_registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)
         check_registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)
-        loss, sampler = cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME, cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME
+        loss = OBJECTNESS_LOSS_REGISTRY.get(cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME)(cfg)
+        sampler = NEGATIVE_SAMPLER_REGISTRY.get(cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME)(cfg)
         ret = super().from_config(cfg, input_shape)
-        ret["objectness_loss"] = OBJECTNESS_LOSS_REGISTRY.get(loss)(cfg)
-        ret["negative_sampler"] = NEGATIVE_SAMPLER_REGISTRY.get(sampler)(cfg)
+        ret["objectness_loss"] = loss
+        ret["negative_sampler"] = sampler
         ret["ignore_ioa"] = cfg.MODEL.NRPN.IGNORE_IOA
-        if sampler == "NRPN":
+        if getattr(sampler, "needs_hardness", False):
+            check_false_positive_iou(cfg)
             nrpn = cfg.MODEL.NRPN
             ret["negative_rpn"] = NegativeRPN(cfg, input_shape)
             ret["nrpn_sampler"] = NRPN(

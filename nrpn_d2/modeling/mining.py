@@ -64,8 +64,8 @@ def hard_negatives(
     labels: torch.Tensor,
     anchors: torch.Tensor,
     *,
-    pre_nms_topk: int,
-    nms_thresh: float,
+    pre_nms_topk: int = 1000,
+    nms_thresh: float = 0.7,
 ) -> torch.Tensor:
     """The nRPN's proposals "excluding GT" (paper, Sec. 2.2): what the RPN should learn to reject.
 

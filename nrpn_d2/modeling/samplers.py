@@ -17,9 +17,12 @@ NEGATIVE_SAMPLER_REGISTRY.__doc__ = """
 Registry of the samplers of the RPN's anchors, chosen by ``MODEL.RPN.NEGATIVE_SAMPLER.NAME``.
 
 A registered object is called with ``obj(cfg)`` and returns a callable
-``sampler(labels, logits, ious, hardness) -> Sample``. All arguments are (N, R); hardness, which
-only the nRPN gives, is None in its warm-up. Its attribute ``keeps_all_anchors`` says that nothing
-is sampled away, which is what focal losses need.
+``sampler(labels, logits, ious, hardness) -> Sample``; all arguments are (N, R). Its attributes:
+
+- ``keeps_all_anchors``: whether nothing is sampled away, which is what focal losses need.
+- ``needs_hardness`` (optional, False): whether the nRPN is to be built. Then hardness is the
+  nRPN's logit of each anchor that it proposes and -inf elsewhere, and None in the warm-up; for
+  other samplers it is always None.
 """
 
 
@@ -64,6 +67,7 @@ class _Sampler(ABC):
     """
 
     keeps_all_anchors = False
+    needs_hardness = False
 
     @configurable
     def __init__(
@@ -146,6 +150,8 @@ class OHEM(_Sampler):
 @NEGATIVE_SAMPLER_REGISTRY.register()
 class NRPN(_Sampler):
     """The negatives that the nRPN proposes, the surest first (paper, Sec. 2.2)."""
+
+    needs_hardness = True
 
     def hard_negatives(self, background, quota, logits, ious, hardness):
         if hardness is None:

@@ -99,17 +99,17 @@ ROWS = {
         r"data: .*not exist; correct the file or it",
     ),
     "no config": (lambda run: setattr(run, "config", ""), r"Config file .* not exist; correct"),
-    "empty config": (config(""), r"config\.yaml: it must consist of sections and of lines KEY"),
+    "empty config": (config(""), r"config\.yaml: it must consist of sections and lines KEY"),
     "config is a list": (config("- a\n- b\n"), r"config\.yaml: it must consist of sections and"),
-    "empty section": (config("MODEL:\n"), r"config\.yaml: it must consist of .* nothing may be em"),
-    "binary config": (config(b"\x00\xff\x01"), r"config\.yaml: no text in UTF-8.*is it a config"),
+    "empty section": (config("MODEL:\n"), r"config\.yaml: it must consist of .* none of them em"),
+    "binary config": (config(b"\x00\xff\x01"), r"config\.yaml: not UTF-8 text.*is it a config"),
     "tab in config": (
         config("SEED: 1\n\tA: 2\n"),
-        r"config\.yaml: no YAML.*correct it(?s:.*)line 2",
+        r"config\.yaml: invalid YAML(?s:.*)line 2",
     ),
     "unclosed bracket": (
         config("MODEL: {A: 1\n"),
-        r"config\.yaml: no YAML .*correct it(?s:.*)line 2",
+        r"config\.yaml: invalid YAML(?s:.*)line 2",
     ),
     "Python in config": (
         config("SEED: !!python/object/apply:os.mkdir [hacked]\n"),

@@ -13,7 +13,7 @@ from torch import nn
 
 from nrpn_d2.modeling.hard_negative_rpn import HardNegativeRPN
 from nrpn_d2.modeling.losses import OBJECTNESS_LOSS_REGISTRY
-from nrpn_d2.modeling.samplers import NRPN, OHEM, All, Sample
+from nrpn_d2.modeling.samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN, OHEM, All, Sample
 
 OFF = {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"}
 TOPK = {"MODEL__NRPN__FP_SELECT": "topk"}  # an untrained RPN has no score over 0.7
@@ -339,6 +339,12 @@ def test_loss_weights(name):
         assert two[key].item() == pytest.approx((2 if key == name else 1) * one[key].item())
 
 
+@pytest.mark.parametrize("weights", [{"loss_rpn_cls": 1.0}, {"loss_rpn_cls": 1.0, "loss_loc": 1.0}])
+def test_loss_weights_without_a_key(weights):
+    with pytest.raises(ValueError, match=f"{list(weights)[-1]}.*needs one for.*loss_rpn_loc"):
+        rpn_by_hand([[0.0]], loss_weight=weights)
+
+
 def test_ohem_takes_the_rpns_own_scores():
     sampler = OHEM(batch_size_per_image=4, positive_fraction=0.5, hard_fraction=1.0)
     rpn = rpn_by_hand([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0]], sampler=sampler)
@@ -348,6 +354,24 @@ def test_ohem_takes_the_rpns_own_scores():
 
 
 # ---- Construction
+
+
+@NEGATIVE_SAMPLER_REGISTRY.register()
+class HardestOfAll(NRPN):
+    """Registered outside the package."""
+
+    seen = None
+
+    def hard_negatives(self, background, quota, logits, ious, hardness):
+        type(self).seen = hardness
+        return super().hard_negatives(background, quota, logits, ious, hardness)
+
+
+def test_a_sampler_registered_outside_gets_hardness():
+    model = build_model(small_cfg(MODEL__RPN__NEGATIVE_SAMPLER__NAME="HardestOfAll", **TOPK))
+    _, scalars = train_step(model, batch(instances(TWO_OBJECTS)))
+    assert scalars["nrpn/hard_negatives"] > 0 and scalars["nrpn/joint"] == 1
+    assert (HardestOfAll.seen > -math.inf).any()
 
 
 def test_built_from_config_and_from_arguments_are_equal():
