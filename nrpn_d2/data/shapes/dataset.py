@@ -22,6 +22,8 @@ from tqdm import tqdm
 from .drawing import (
     DISTRACTOR_FORMS,
     OBJECT_FORMS,
+    Color,
+    Point,
     Shape,
     coverage,
     draw,
@@ -29,8 +31,6 @@ from .drawing import (
     random_background,
     random_color,
 )
-
-__all__ = ["SHAPES_CLASSES", "make_shapes"]
 
 SHAPES_CLASSES = tuple(OBJECT_FORMS)
 VERSION = 1  # to be raised with every change that alters a pixel or a box
@@ -58,7 +58,7 @@ class Scene(NamedTuple):
 def make_shapes(
     root: str, seed: int = 0, num_train: int = 600, num_test: int = 150, size: int = 160
 ) -> str:
-    """Makes the dataset, unless the folder has it already.
+    """Make the dataset, unless the folder has it already.
 
     The folder appears when it is complete, so that an interruption leaves no half of it and
     several processes may call this at once.
@@ -70,7 +70,7 @@ def make_shapes(
         size: width and height of the images in pixels.
 
     Returns:
-        str: root.
+        ``root``.
 
     Raises:
         ValueError: an argument is out of range, or the folder holds something else.
@@ -95,18 +95,18 @@ def make_shapes(
 
 
 def _holds(root: str, spec: dict) -> bool:
-    """Whether the folder has this very dataset; raises ValueError where it has something else."""
+    """Tell whether the folder has this very dataset; raise ValueError if it has another."""
     if not os.path.isdir(root) or not os.listdir(root):
         return False
     path = os.path.join(root, _SPEC_FILE)
     try:
         with open(path) as file:
-            found = json.load(file)
+            made_as = json.load(file)
     except (OSError, ValueError) as error:
         message = f"{root}: the folder is not empty, and no `shapes` dataset ({error})"
         raise ValueError(f"{message}; delete it, or choose another folder") from None
-    if found != spec:
-        message = f"{path}: the folder was made as {found}, wanted is {spec}"
+    if made_as != spec:
+        message = f"{path}: the folder was made as {made_as}, wanted is {spec}"
         raise ValueError(f"{message}; delete the folder, or choose another one")
     return True
 
@@ -146,7 +146,7 @@ def _write_folder(root: str, spec: dict) -> None:
 def make_image(
     seed: int, split: str, index: int, size: int
 ) -> tuple[np.ndarray, list[DrawnObject]]:
-    """One image, independent of all others: (size, size, 3) uint8, and its objects."""
+    """Draw one image, independent of all others: (size, size, 3) uint8, and its objects."""
     stream = np.random.SeedSequence([seed, ("train", "test").index(split), index])
     scene = plan_scene(np.random.Generator(np.random.PCG64(stream)), size)
     picture, owner = draw(scene.background, scene.shapes)
@@ -154,7 +154,7 @@ def make_image(
 
 
 def find_objects(scene: Scene, owner: np.ndarray) -> list[DrawnObject]:
-    """Measures on the drawn picture what an annotator would see of each object."""
+    """Measure on the drawn picture what an annotator would see of each object."""
     objects = []
     for index in scene.objects:
         mask = owner == index
@@ -170,7 +170,7 @@ def find_objects(scene: Scene, owner: np.ndarray) -> list[DrawnObject]:
 
 
 def plan_scene(rng: np.random.Generator, size: int) -> Scene:
-    """Decides on background, near-misses and objects; objects lie in front."""
+    """Decide on background, near-misses and objects; objects lie in front."""
     background = random_background(rng, size)
     count = 0 if rng.random() < _NO_OBJECT else 1 + int(5 * rng.random())
     objects, covers, faint = [], [], []
@@ -200,8 +200,10 @@ def plan_scene(rng: np.random.Generator, size: int) -> Scene:
     )
 
 
-def _free_place(rng, size: int, max_radius: float, taken: Sequence[Shape], spacing: float):
-    """A center and a radius clear of the others, mostly small; None where there is no room."""
+def _free_place(
+    rng: np.random.Generator, size: int, max_radius: float, taken: Sequence[Shape], spacing: float
+) -> tuple[Point, float] | None:
+    """Find a center and a radius clear of the others, mostly small; None if there is no room."""
     for _ in range(60):
         radius = 6 + (max_radius - 6) * rng.random() ** 2
         center = tuple(0.7 * radius + (size - 1.4 * radius) * rng.random(2))
@@ -214,7 +216,14 @@ def _free_place(rng, size: int, max_radius: float, taken: Sequence[Shape], spaci
     return None
 
 
-def _shape(rng, forms: Sequence[str], background, center, radius, faint=False) -> Shape:
+def _shape(
+    rng: np.random.Generator,
+    forms: Sequence[str],
+    background: np.ndarray,
+    center: Point,
+    radius: float,
+    faint: bool = False,
+) -> Shape:
     form = forms[int(len(forms) * rng.random())]
     x, y = int(center[0]), int(center[1])
     reach = int(radius)
@@ -231,7 +240,7 @@ def _shape(rng, forms: Sequence[str], background, center, radius, faint=False) -
     return Shape(form, center, radius, random_axis(rng), color, shade)
 
 
-def _length(color) -> float:
+def _length(color: Color) -> float:
     return sqrt(color[0] * color[0] + color[1] * color[1] + color[2] * color[2])
 
 
@@ -249,6 +258,6 @@ def _write_xml(path: str, name: str, size: int, objects: Sequence[DrawnObject]) 
     ElementTree.ElementTree(root).write(path)
 
 
-def _fill(element: ElementTree.Element, **texts) -> None:
+def _fill(element: ElementTree.Element, **texts: str | int) -> None:
     for tag, text in texts.items():
         ElementTree.SubElement(element, tag).text = str(text)

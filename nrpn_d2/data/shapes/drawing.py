@@ -15,6 +15,7 @@ import numpy as np
 
 Point = tuple[float, float]
 Color = np.ndarray  # (3,) float, RGB in 0..255
+Plane = np.ndarray  # (H, W) float
 
 
 class Shape(NamedTuple):
@@ -41,44 +42,44 @@ def random_axis(rng: np.random.Generator) -> Point:
 # ---- Forms: signed distance in pixels (negative inside) of (u, v), given the radius r.
 
 
-def _disk(u, v, r):
+def _disk(u: Plane, v: Plane, r: float) -> Plane:
     return np.sqrt(u * u + v * v) - r
 
 
-def _box(u, v, half_width, half_height):
+def _box(u: Plane, v: Plane, half_width: float, half_height: float) -> Plane:
     return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
 
 
-def _square(u, v, r):
+def _square(u: Plane, v: Plane, r: float) -> Plane:
     return _box(u, v, 0.85 * r, 0.85 * r)
 
 
-def _triangle(u, v, r):
+def _triangle(u: Plane, v: Plane, r: float) -> Plane:
     side = sqrt(0.75) * np.abs(u) - 0.5 * v
     return np.maximum(v, side) - 0.6 * r
 
 
 def _outline(form: Callable) -> Callable:
-    def distance(u, v, r):
+    def distance(u: Plane, v: Plane, r: float) -> Plane:
         thickness = max(0.1 * r, 0.9)
         return np.abs(form(u, v, r - thickness)) - thickness
 
     return distance
 
 
-def _ellipse(u, v, r):
+def _ellipse(u: Plane, v: Plane, r: float) -> Plane:
     return (np.sqrt(u * u + 5 * v * v) - r) / sqrt(5)
 
 
-def _star(u, v, r):
+def _star(u: Plane, v: Plane, r: float) -> Plane:
     return np.minimum(_triangle(u, v, 0.8 * r), _triangle(u, -v, 0.8 * r))
 
 
-def _cross(u, v, r):
+def _cross(u: Plane, v: Plane, r: float) -> Plane:
     return np.minimum(_box(u, v, r, 0.28 * r), _box(u, v, 0.28 * r, r))
 
 
-def _hexagon(u, v, r):
+def _hexagon(u: Plane, v: Plane, r: float) -> Plane:
     side = 0.5 * np.abs(u) + sqrt(0.75) * np.abs(v)
     return np.maximum(np.abs(u), side) - 0.87 * r
 
@@ -111,7 +112,7 @@ FORMS = {
 
 
 def draw(background: np.ndarray, shapes: Sequence[Shape]) -> tuple[np.ndarray, np.ndarray]:
-    """Paints the shapes over the background, later ones over earlier ones.
+    """Paint the shapes over the background, later ones over earlier ones.
 
     Args:
         background: (H, W, 3) float, RGB.
@@ -134,7 +135,7 @@ def draw(background: np.ndarray, shapes: Sequence[Shape]) -> tuple[np.ndarray, n
 
 
 def coverage(shape: Shape, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Which part of each pixel a shape covers, alone.
+    """Find which part of each pixel a shape covers, alone.
 
     Returns:
         The (rows, columns) around the shape, inside the (H, W) of ``size``; and the part of each
@@ -160,7 +161,7 @@ def _offsets(pixels: slice, center: float) -> np.ndarray:
 
 
 def random_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A gradient, stripes, a checkerboard or smooth noise, with grain: (size, size, 3) float."""
+    """Draw a gradient, stripes, checkerboard or smooth noise, with grain: (size, size, 3) float."""
     kind = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))]
     first = random_color(rng)
     second = first + 60 * (rng.random(3) - 0.5)
@@ -168,37 +169,37 @@ def random_background(rng: np.random.Generator, size: int) -> np.ndarray:
     return first + kind(rng, size)[..., None] * (second - first) + grain
 
 
-def _ramp(rng, size):
+def _ramp(rng: np.random.Generator, size: int) -> Plane:
     x, y = random_axis(rng)
     center = np.arange(size) + 0.5 - size / 2
     return x * center[None, :] + y * center[:, None]
 
 
-def _gradient(rng, size):
+def _gradient(rng: np.random.Generator, size: int) -> Plane:
     return np.clip(_ramp(rng, size) / size + 0.5, 0, 1)
 
 
-def _stripes(rng, size):
+def _stripes(rng: np.random.Generator, size: int) -> Plane:
     period = 6 + 18 * rng.random()
     phase = _ramp(rng, size) / period
     return np.abs(2 * (phase - np.floor(phase)) - 1)
 
 
-def _checkerboard(rng, size):
+def _checkerboard(rng: np.random.Generator, size: int) -> Plane:
     cell = 5 + 12 * rng.random()
     cells = np.floor(_ramp_pair(rng, size, cell))
     parity = cells[0] + cells[1]
     return parity - 2 * np.floor(parity / 2)
 
 
-def _ramp_pair(rng, size, cell):
+def _ramp_pair(rng: np.random.Generator, size: int, cell: float) -> np.ndarray:
     x, y = random_axis(rng)
     center = (np.arange(size) + 0.5 - size / 2) / cell
     across, down = center[None, :], center[:, None]
     return np.stack([x * across + y * down, x * down - y * across])
 
 
-def _smooth_noise(rng, size):
+def _smooth_noise(rng: np.random.Generator, size: int) -> Plane:
     total = np.zeros((size, size))
     for cells, weight in ((4, 0.55), (9, 0.3), (20, 0.15)):
         position = np.arange(size) / size * cells
