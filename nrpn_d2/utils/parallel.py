@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 def parallel_map(
     function: Callable[[_Task], _Result], tasks: list[_Task], description: str
 ) -> Iterator[_Result]:
-    """Maps in the order of the tasks, with several processes and a progress bar.
+    """Map in the order of the tasks, with several processes and a progress bar.
 
     Args:
         function: only runs Python code and reads files: the processes are forked.
@@ -45,7 +45,7 @@ def parallel_map(
 
 
 def free_processes() -> int:
-    """How many processes this rank may use; 1 where forking is not safe or not allowed."""
+    """Return how many processes this rank may use; 1 where forking is not safe or not allowed."""
     if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
         return 1
     has_group = comm._LOCAL_PROCESS_GROUP is not None  # of this machine's ranks
@@ -54,6 +54,6 @@ def free_processes() -> int:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on; where the system does not say, all there are."""
+    """Return the number of cores that this process may run on, or of all if unknown."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

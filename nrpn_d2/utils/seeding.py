@@ -5,14 +5,15 @@ undisturbed one draws, and a checkpoint needs no generator's state.
 """
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 
-def _derive(seed: int, key) -> int:
-    """A 64-bit seed; all keys, also of different lengths, give independent ones."""
+def _derive(seed: int, key: tuple[int, ...]) -> int:
+    """Return a 64-bit seed; all keys, also of different lengths, give independent ones."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
@@ -30,8 +31,8 @@ def seed_all(seed: int, *key: int) -> None:
 
 
 @contextmanager
-def seeded(seed: int, *key: int):
-    """As :func:`seed_all`, on the CPU; afterwards the generators are in their old states."""
+def seeded(seed: int, *key: int) -> Iterator[None]:
+    """Seed as :func:`seed_all`, on the CPU; afterwards restore the generators' old states."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     derived = _derive(seed, key)
     torch.default_generator.manual_seed(derived)
