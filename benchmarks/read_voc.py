@@ -5,17 +5,13 @@
     python benchmarks/read_voc.py --folder DIR --split train --classes cat dog      # one's own
 
 Made data: JPEG files of 500 x 375 pixels and VOC's annotations with OBJECTS objects each, in a
-temporary folder (1 GB of disk for 100,000 images). Each run is a process of its own:
-
-first    no cache: every file is read
-again    all is in the cache; every file is checked for a change
-changed  one XML in a hundred is new (made data only)
+temporary folder (1 GB of disk for 100,000 images). The reading runs in a process of its own.
 
 "CPU s" are those of all processes together: divided by the cores, what an idle machine needs.
 Memory is the largest sum, over the process and those it starts, of the proportional set size
 (shared pages count once), sampled every 0.1 s; "at rest" is what the process held with the package
 imported (torch among it), before it read; "after" it held the records. The operating system has
-the files in its own cache in every run, as far as they fit into it.
+the files in its own cache, as far as they fit into it.
 """
 
 import argparse
@@ -24,15 +20,15 @@ import multiprocessing
 import os
 import tempfile
 import time
+from multiprocessing.connection import Connection
 
 import numpy as np
 from PIL import Image
 from tabulate import tabulate
-from tqdm import trange
+from tqdm import tqdm
 
 from nrpn_d2.data import read_voc
 
-SETTLED = 3  # seconds after which the cache relies on the time of a file
 CLASSES = ["cat", "dog", "person"]
 SIZE = (500, 375)
 OBJECT = (
@@ -46,8 +42,8 @@ XML = (
 )
 
 
-def annotation(rng, image_id, objects):
-    """The text of one annotation file with random boxes."""
+def annotation(rng: np.random.Generator, image_id: str, objects: int) -> str:
+    """Return the text of one annotation file with random boxes."""
     lines = []
     for _ in range(objects):
         x0, y0 = rng.integers(1, SIZE[0] - 20), rng.integers(1, SIZE[1] - 20)
@@ -56,8 +52,8 @@ def annotation(rng, image_id, objects):
     return XML.format(image_id, *SIZE, "\n".join(lines))
 
 
-def make_folder(root, images, objects):
-    """A folder in VOC layout with the split "train"."""
+def make_folder(root: str, images: int, objects: int) -> None:
+    """Make a folder in VOC layout with the split "train"."""
     for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
         os.makedirs(os.path.join(root, folder))
     encoded = io.BytesIO()
@@ -65,22 +61,17 @@ def make_folder(root, images, objects):
     Image.fromarray(np.broadcast_to(gradient, SIZE[::-1])).convert("RGB").save(encoded, "JPEG")
     rng = np.random.default_rng(0)
     ids = [f"{i:06d}" for i in range(images)]
-    for i in trange(images, desc="Making the data"):
-        with open(os.path.join(root, "JPEGImages", ids[i] + ".jpg"), "wb") as file:
+    for image_id in tqdm(ids, desc="Making the data"):
+        with open(os.path.join(root, "JPEGImages", image_id + ".jpg"), "wb") as file:
             file.write(encoded.getvalue())
-        write_annotation(rng, root, ids[i], objects)
+        with open(os.path.join(root, "Annotations", image_id + ".xml"), "w") as file:
+            file.write(annotation(rng, image_id, objects))
     with open(os.path.join(root, "ImageSets", "Main", "train.txt"), "w") as file:
         file.writelines(image_id + "\n" for image_id in ids)
-    return ids
 
 
-def write_annotation(rng, root, image_id, objects):
-    with open(os.path.join(root, "Annotations", image_id + ".xml"), "w") as file:
-        file.write(annotation(rng, image_id, objects))
-
-
-def memory_of_tree(pid):
-    """Proportional set size of a process and its descendants, in bytes."""
+def memory_of_tree(pid: int) -> int:
+    """Return the proportional set size of a process and its descendants, in bytes."""
     total = 0
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
@@ -93,8 +84,8 @@ def memory_of_tree(pid):
     return total
 
 
-def read(arguments, connection):
-    """Runs in a process of its own; waits for a word before and after it reads."""
+def read(arguments: tuple, connection: Connection) -> None:
+    """Read in a process of its own; wait for a word before and after."""
     connection.send(None)
     connection.recv()
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
@@ -105,8 +96,8 @@ def read(arguments, connection):
     connection.recv()
 
 
-def measure(name, arguments):
-    """A row of the table: one reading in a new process."""
+def measure(arguments: tuple) -> list[float]:
+    """Return a row of the table: one reading in a new process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=read, args=(arguments, theirs))
@@ -122,25 +113,10 @@ def measure(name, arguments):
     ours.send(None)
     process.join()
     memory = [value / 2**20 for value in (at_rest, peak, after)]
-    return [name, images, objects, seconds, cpu_seconds, images / seconds, *memory]
+    return [images, objects, seconds, cpu_seconds, images / seconds, *memory]
 
 
-def runs(root, split, classes, may_change):
-    """Without a cache, with it and, where the data may be changed, after that."""
-    arguments = (root, split, classes)
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["NRPN_D2_CACHE"] = cache
-        yield measure("first", arguments)
-        yield measure("again", arguments)
-        if may_change:
-            rng = np.random.default_rng(1)
-            for name in sorted(os.listdir(os.path.join(root, "Annotations")))[::100]:
-                write_annotation(rng, root, name[: -len(".xml")], 1)
-            time.sleep(SETTLED)
-            yield measure("changed", arguments)
-
-
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -156,12 +132,11 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         if not args.folder:
             make_folder(os.path.join(made, "data"), args.images, args.objects)
-            time.sleep(SETTLED)
         root = args.folder or os.path.join(made, "data")
-        rows = list(runs(root, args.split, args.classes, may_change=not args.folder))
-    headers = ["run", "images", "objects", "seconds", "CPU s", "images/s"]
+        row = measure((root, args.split, args.classes))
+    headers = ["images", "objects", "seconds", "CPU s", "images/s"]
     headers += ["MiB at rest", "peak", "after"]
-    print(tabulate(rows, headers, intfmt=",", floatfmt=("", "", "", ".1f", ".1f") + (".0f",) * 4))
+    print(tabulate([row], headers, intfmt=",", floatfmt=("", "", ".1f", ".1f") + (".0f",) * 4))
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 

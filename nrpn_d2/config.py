@@ -74,6 +74,9 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.VGG.FC_DIM = 4096  # width of fc6 and fc7
     cfg.MODEL.VGG.DROPOUT = 0.5  # probability that a unit of fc6 or fc7 is dropped in training
 
+    # ---- Your own data: name -> path, from a config file or the command line, such as
+    # DATASETS.OWN "{'mine': '/data/mine'}"
+    cfg.DATASETS.OWN = CN(new_allowed=True)
     # ---- Data in PASCAL VOC layout (Annotations/, ImageSets/Main/, JPEGImages/)
     # VOC_NAME "x" registers the datasets x_<split>, one for each file in VOC_ROOT/ImageSets/Main
     cfg.DATASETS.VOC_NAME = ""

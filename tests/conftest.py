@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ["NRPN_D2_CACHE"] = ""  # the tests neither fill nor use the cache of whoever runs them
-
 settings.register_profile("busy machines", settings(), deadline=None)
 settings.load_profile("busy machines")
 

@@ -12,7 +12,7 @@ COMMANDS = {  # and a line that they print
     "train_step.py --models R50-FPN --images 1 --rounds 1 --size 64 96": "separate ",
     "evaluation.py --images 8 --runs 1": "recall",
     "inference.py --rounds 1 --size 64 96": "stock ",
-    "read_voc.py --images 50": "changed ",
+    "read_voc.py --images 50": "images/s",
 }
 
 

@@ -1,20 +1,26 @@
-"""Data: VOC-layout folders and the embedded dataset ``shapes``, from files to model input.
+"""Data: files in VOC layout and the embedded dataset ``shapes``, from disk to model input.
 
+catalog.py       the names of all datasets, and the formats
+checks.py        whether a config's datasets exist and fit its model
 voc/             folders in VOC layout -> records (Detectron2's dataset dicts)
-image_header.py  which images are usable, and their size
 shapes/          the folder of the embedded dataset
-catalog.py       the names of all datasets
+reading.py, faults.py, image_header.py   what the readers of all formats share
 mapper.py        record -> model input
 loader.py        -> batches, by the seed and the iteration alone
 """
 
-from .catalog import check_datasets, register_datasets, register_voc
+from .catalog import register_datasets, register_voc
+from .checks import check_datasets
+from .faults import DatasetError
 from .mapper import VOCDatasetMapper
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
-from .voc.reader import VOCError, read_voc
+from .voc.reader import read_voc
+
+VOCError = DatasetError  # its name until COCO and YOLO came
 
 __all__ = [
     "SHAPES_CLASSES",
+    "DatasetError",
     "VOCDatasetMapper",
     "VOCError",
     "check_datasets",

@@ -1,8 +1,6 @@
-"""Names in Detectron2's catalogs for VOC, for the user's own folder and for ``shapes``."""
+"""Names in Detectron2's catalogs for VOC, for ``shapes`` and for the user's own data."""
 
-import difflib
 import functools
-import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,15 +9,16 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
+from .faults import DatasetError, check_class_names
+from .reading import Dataset, check_on_error
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
-from .voc.layout import check_voc_folder, list_splits
-from .voc.reader import check_on_error, read_voc
-from .voc.xml import VOCError, check_class_names
+from .voc.reader import read_voc, voc_dataset, voc_datasets
 
-__all__ = ["register_voc", "register_datasets", "check_datasets"]
-
-logger = logging.getLogger(__name__)
-
+# How the path of the user's data ends -> its format. The function gets the name, the paths and
+# cfg.DATASETS, and returns each dataset by its name. A format is a module and a line here
+FORMATS: dict[str, Callable[[str, Sequence[str], CfgNode], dict[str, Dataset]]] = {
+    "": voc_datasets,  # a folder
+}
 # name -> folder below $DETECTRON2_DATASETS, split, year
 _BUILTIN = {
     **{
@@ -42,7 +41,7 @@ def register_voc(
     year: int = 2007,
     on_error: str = "error",
 ) -> None:
-    """Registers one split of a folder in VOC layout; it is read when it is first used.
+    """Register one split of a folder in VOC layout; it is read when it is first used.
 
     Registering the same name again replaces it.
 
@@ -53,26 +52,24 @@ def register_voc(
         year: 2007 selects the 11-point AP in the evaluation, any later year the area.
 
     Raises:
-        VOCError: bad class names, an unset environment variable in ``root``, or a name that other
-            code has registered.
+        DatasetError: bad class names, an unset environment variable in ``root``, or a name that
+            other code has registered.
     """
-    class_names = check_class_names(class_names)
-    root = _expand(root)
-    load = functools.partial(read_voc, root, split, class_names, on_error)
-    _register(name, load, thing_classes=class_names, dirname=root, split=split, year=year)
+    dataset = voc_dataset(_expand(root), split, check_class_names(class_names), on_error)
+    _register(name, dataset._replace(metadata={**dataset.metadata, "year": year}))
 
 
 def register_datasets(cfg: CfgNode | None = None) -> None:
-    """Registers every dataset of this package; may be called again, e.g. with the final config.
+    """Register every dataset of this package; may be called again, e.g. with the final config.
 
     ``nrpn_voc_2007_{train,val,trainval,test}`` and ``nrpn_voc_2012_{train,val,trainval}`` are the
     folders VOC2007 and VOC2012 below ``$DETECTRON2_DATASETS`` (default: "datasets"), the same
     that Detectron2's ``voc_2007_*`` read. ``shapes_{train,test}`` are made on first use in the
-    folder shapes beside them. With a config, ``<VOC_NAME>_<split>`` is every split in
-    ``DATASETS.VOC_ROOT``.
+    folder shapes beside them. With a config, the user's own data, ``DATASETS.OWN`` and
+    ``DATASETS.VOC_ROOT``, are registered, too.
 
     Raises:
-        VOCError: see :func:`register_voc`; or the config's folder is not in VOC layout.
+        DatasetError: the config's data have no known format, or a name is taken.
     """
     on_error = cfg.DATASETS.VOC_ON_ERROR if cfg is not None else "error"
     check_on_error(on_error)
@@ -83,62 +80,46 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
             classes, load = SHAPES_CLASSES, functools.partial(_read_shapes, root, split)
         else:
             classes, load = VOC_CLASSES, functools.partial(_read_voc, root, split, on_error)
-        _register(name, load, thing_classes=list(classes), dirname=root, split=split, year=year)
-    if cfg is not None and (cfg.DATASETS.VOC_NAME or cfg.DATASETS.VOC_ROOT):
-        _register_own_folder(cfg.DATASETS)
+        metadata = {"thing_classes": list(classes), "dirname": root, "split": split, "year": year}
+        _register(name, Dataset(load, metadata))
+    if cfg is not None:
+        for name, dataset in _own_datasets(cfg.DATASETS).items():
+            _register(name, dataset)
 
 
-def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
-    """Checks that the config's datasets are registered, and that its model has their classes.
-
-    A model with more classes than a dataset to train on gives a warning.
-
-    Raises:
-        VOCError: naming the dataset, and the key to correct.
-    """
-    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog:
-                likely = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
-                hint = f"did you mean {likely[0]!r}? " if likely else ""
-                message = f"DATASETS.{key} names {name!r}, and there is no such dataset; {hint}"
-                raise VOCError(f"{message}VOC_NAME, VOC_ROOT and the names of the splits decide")
-            classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
-            if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
-                _check_num_classes(key, name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-
-
-def _check_num_classes(key: str, name: str, classes: int, of_model: int) -> None:
-    if classes in (0, of_model):
-        return
-    message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
-    # Class number `of_model` would be learned as background; the evaluators do not know those over
-    # `classes`
-    if classes > of_model or key == "TEST":
-        raise VOCError(f"{message}; make the two equal")
-    logger.warning(message)
-
-
-def _register_own_folder(settings: CfgNode) -> None:
-    for key in ("VOC_NAME", "VOC_ROOT", "VOC_CLASSES"):
-        if not settings[key]:
-            message = f"DATASETS.{key} is empty"
-            raise VOCError(f"{message}; a folder of your own needs VOC_NAME, VOC_ROOT, VOC_CLASSES")
-    classes = check_class_names(settings.VOC_CLASSES)
-    root = _expand(settings.VOC_ROOT)
-    check_voc_folder(root)
-    for split in list_splits(root, classes):
-        name = f"{settings.VOC_NAME}_{split}"
-        if name in _BUILTIN:
-            raise VOCError(f"dataset {name!r} is already registered; change DATASETS.VOC_NAME")
-        register_voc(name, root, split, classes, year=2012, on_error=settings.VOC_ON_ERROR)
+def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
+    """Find the user's datasets, by their names; none is read yet."""
+    own: dict[str, Any] = dict(settings.OWN)
+    if settings.VOC_NAME or settings.VOC_ROOT:
+        for key in ("VOC_NAME", "VOC_ROOT"):
+            if not settings[key]:
+                message = f"DATASETS.{key} is empty"
+                raise DatasetError(f"{message}; VOC_NAME and VOC_ROOT belong together")
+        own[settings.VOC_NAME] = settings.VOC_ROOT
+    datasets: dict[str, Dataset] = {}
+    for name, paths in own.items():
+        paths = [paths] if isinstance(paths, str) else paths
+        if not paths or not all(isinstance(path, str) and path for path in paths):
+            message = f"DATASETS.OWN: {name!r} is {paths!r}"
+            raise DatasetError(f"{message}; give its path, or a list of paths")
+        paths = [_expand(path) for path in paths]
+        suffix = "" if os.path.isdir(paths[0]) else os.path.splitext(paths[0])[1].lower()
+        if suffix not in FORMATS:
+            message = f"{paths[0]}: there is no such folder; correct the path of {name!r}"
+            raise DatasetError(message)
+        for found, dataset in FORMATS[suffix](name, paths, settings).items():
+            if found in datasets or found in _BUILTIN:
+                message = f"dataset {found!r} is already registered"
+                raise DatasetError(f"{message}; change its name in DATASETS.OWN, or VOC_NAME")
+            datasets[found] = dataset
+    return datasets
 
 
 def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:
     if not os.path.isdir(root):
         message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
         now = os.environ.get("DETECTRON2_DATASETS")
-        raise VOCError(
+        raise DatasetError(
             f"{message} (now {now!r}) to the folder that contains {os.path.basename(root)}"
         )
     return read_voc(root, split, VOC_CLASSES, on_error)
@@ -151,18 +132,18 @@ def _read_shapes(root: str, split: str) -> list[dict[str, Any]]:
 def _expand(path: str) -> str:
     expanded = os.path.expandvars(os.path.expanduser(path))
     if "$" in expanded and not os.path.exists(expanded):
-        raise VOCError(f"{path}: an environment variable in this path is not set; set it")
+        raise DatasetError(f"{path}: an environment variable in this path is not set; set it")
     return expanded
 
 
-def _register(name: str, load: Callable, **metadata: Any) -> None:
+def _register(name: str, dataset: Dataset) -> None:
     if name in DatasetCatalog:
         if DatasetCatalog[name] is not _registered.get(name):
             message = f"dataset {name!r} is already registered by other code"
-            raise VOCError(f"{message}; choose another name (DATASETS.VOC_NAME)")
+            raise DatasetError(f"{message}; choose another name (DATASETS.OWN, DATASETS.VOC_NAME)")
         DatasetCatalog.remove(name)
-    # Detectron2's metadata refuse a second value for a key.
+    # Detectron2's metadata refuse a second value for a key
     MetadataCatalog.pop(name, None)
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(evaluator_type="voc_layout", **metadata)
-    _registered[name] = load
+    DatasetCatalog.register(name, dataset.load)
+    MetadataCatalog.get(name).set(**dataset.metadata)
+    _registered[name] = dataset.load

@@ -14,11 +14,11 @@ class ImageHeader(NamedTuple):
 
     @property
     def oriented_size(self) -> tuple[int, int]:
-        """(width, height) of the image that ``detection_utils.read_image`` returns."""
+        """The (width, height) of the image that ``detection_utils.read_image`` returns."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
     def rotate_box(self, box: tuple[float, ...]) -> tuple[float, ...]:
-        """Moves a 0-based (x0, y0, x1, y1) from stored to oriented pixels, orientation 5 to 8."""
+        """Move a 0-based (x0, y0, x1, y1) from stored to oriented pixels, orientation 5 to 8."""
         x0, y0, x1, y1 = box
         width, height = self.size
         return {
@@ -30,7 +30,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(path: str) -> ImageHeader:
-    """Reads what Detectron2 will see of an image.
+    """Read what Detectron2 will see of an image.
 
     Raises:
         ValueError: the file is missing, unreadable, no image, too large for Pillow, or cannot
@@ -60,12 +60,12 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _png_has_metadata(file: BinaryIO) -> bool:
-    """Whether a chunk may hold an orientation."""
+    """Tell whether a chunk may hold an orientation."""
     keywords = (b"Raw profile type exif", b"XML:com.adobe.xmp")
     file.seek(8)  # the signature
-    found = False
-    while not found and len(head := file.read(40)) >= 8:
+    may_have = False
+    while not may_have and len(head := file.read(40)) >= 8:
         # Chunk: length (4 bytes), type (4), content (length), checksum (4).
-        found = head[4:8] == b"eXIf" or head[8:].startswith(keywords)
+        may_have = head[4:8] == b"eXIf" or head[8:].startswith(keywords)
         file.seek(int.from_bytes(head[:4], "big") + 12 - len(head), 1)
-    return found
+    return may_have

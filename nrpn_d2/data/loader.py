@@ -26,7 +26,7 @@ _MAX_TRIES = 100
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
-    """The loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader.
+    """Build the loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader.
 
     Raises:
         ValueError: naming the key, its value and what it may be.
@@ -66,7 +66,7 @@ def _has_object(record: dict[str, Any]) -> bool:
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
-    """Seed -> sampler."""
+    """Return a function from the seed to the sampler."""
     if data.SAMPLER_TRAIN == "TrainingSampler":
         return partial(TrainingSampler, len(records))
     if data.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
@@ -138,7 +138,7 @@ class TrainLoader:
         )
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
-        """Record numbers, and their places in the stream of all processes."""
+        """Yield batches of (record number, place in the stream of all processes)."""
         places = itertools.count(comm.get_rank(), comm.get_world_size())
         buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for index, place in zip(self._make_sampler(seed=self._seed), places):
@@ -160,9 +160,9 @@ def _is_wide(records: list[dict[str, Any]]) -> list[bool]:
 
 
 class _SeededRecords(Dataset):
-    """(number of a record, place in the stream) -> what the mapper makes of it."""
+    """Maps (number of a record, place in the stream) to model input."""
 
-    def __init__(self, records, mapper: Callable, seed: int):
+    def __init__(self, records: Dataset, mapper: Callable, seed: int):
         self._records = records
         self._mapper = mapper
         self._seed = seed

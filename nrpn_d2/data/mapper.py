@@ -1,44 +1,62 @@
-"""Dataset dict -> model input, with difficult objects marked "ignore"."""
+"""Dataset dict -> model input, with difficult and crowd objects marked "ignore"."""
 
-import zlib
+import logging
+from typing import Any
 
 from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError
-from PIL import Image
+from detectron2.data.detection_utils import SizeMismatchError, read_image
 
-from .voc.xml import VOCError
+from .faults import DatasetError
 
-# ValueError: a side of less than half a pixel, when a long strip is made to fit
-_UNREADABLE = (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError)
+_STRIP = 100  # longer side / shorter side, over which no resizing is expected to work
 
 
 class VOCDatasetMapper(DatasetMapper):
-    """Detectron2's mapper for records that have a ``difficult`` flag.
+    """Detectron2's mapper for records with ``difficult`` (VOC) or ``iscrowd`` (COCO) objects.
 
-    In training a difficult object gets ``gt_classes == -1``, Detectron2's own mark for "neither
+    In training such an object gets ``gt_classes == -1``, Detectron2's own mark for "neither
     object nor background": stock ROI heads sample no proposal that is matched to it, and
     ``HardNegativeRPN`` ignores the anchors over it.
     """
 
-    def __call__(self, dataset_dict):
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """See the base class.
 
         Raises:
-            VOCError: the pixels of the image cannot be decoded, are too long a strip to be resized,
-                or have changed their number.
+            DatasetError: the image cannot be decoded, is too long a strip to be resized, or has
+                another size than its record.
         """
         if self.is_train and "annotations" in dataset_dict:
-            annotations = [
-                {**annotation, "category_id": -1} if annotation.get("difficult") else annotation
-                for annotation in dataset_dict["annotations"]
-            ]
+            annotations = [_mark_ignored(obj) for obj in dataset_dict["annotations"]]
             dataset_dict = {**dataset_dict, "annotations": annotations}
         try:
             return super().__call__(dataset_dict)
         except SizeMismatchError as error:  # names the file
             remedy = "the file has changed since its header was read; start again"
-            raise VOCError(f"{error} {remedy}", "wrong size") from error
-        except _UNREADABLE as error:
-            message = f"{dataset_dict['file_name']}: the image cannot be decoded or resized"
-            remedy = "replace the file, or delete its id from the split"
-            raise VOCError(f"{message} ({error}); {remedy}", "unreadable image") from error
+            raise DatasetError(f"{error} {remedy}", "wrong size") from error
+        except Exception as error:
+            self._check_image(dataset_dict["file_name"], error)
+            logger = logging.getLogger(__name__)
+            logger.error("%s: the image is readable; mapping it failed", dataset_dict["file_name"])
+            raise  # of an augmentation, for example
+
+    def _check_image(self, path: str, error: Exception) -> None:
+        """Raise DatasetError if the image is the cause of an error.
+
+        The image is decoded once more: what else the base class does may fail with any error.
+        """
+        remedy = "replace the file, or delete it from the dataset"
+        try:
+            height, width = read_image(path, self.image_format).shape[:2]
+        except Exception as unreadable:
+            message = f"{path}: the image cannot be decoded ({unreadable}); {remedy}"
+            raise DatasetError(message, "unreadable image") from error
+        if isinstance(error, ValueError) and max(height, width) > _STRIP * min(height, width):
+            message = f"{path}: the image of {width} x {height} pixels cannot be resized ({error})"
+            raise DatasetError(f"{message}; {remedy}", "unreadable image") from error
+
+
+def _mark_ignored(annotation: dict[str, Any]) -> dict[str, Any]:
+    if annotation.get("difficult") or annotation.get("iscrowd"):
+        return {**annotation, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
+    return annotation

@@ -9,7 +9,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from voc_folder import write_voc_folder
 
 from nrpn_d2 import add_nrpn_config
-from nrpn_d2.data import VOCError, catalog, make_shapes, register_datasets, register_voc
+from nrpn_d2.data import DatasetError, catalog, make_shapes, register_datasets, register_voc
 
 CAT = ("cat", (1, 1, 20, 15))
 FLAT = ("cat", (5, 5, 5, 9))
@@ -61,7 +61,6 @@ def test_voc_is_read_from_the_folder_of_detectron2(tmp_path, monkeypatch):
                 "dirname": root,
                 "split": split,
                 "year": year,
-                "evaluator_type": "voc_layout",
             }
     assert DatasetCatalog["voc_2007_trainval"] is builtin
     assert MetadataCatalog.get("voc_2007_trainval").evaluator_type == "pascal_voc"
@@ -70,7 +69,7 @@ def test_voc_is_read_from_the_folder_of_detectron2(tmp_path, monkeypatch):
 def test_missing_voc_tells_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
     register_datasets()
-    with pytest.raises(VOCError, match="nowhere/VOC2007.*set DETECTRON2_DATASETS.*VOC2007"):
+    with pytest.raises(DatasetError, match="nowhere/VOC2007.*set DETECTRON2_DATASETS.*VOC2007"):
         DatasetCatalog.get("nrpn_voc_2007_train")
 
 
@@ -113,7 +112,7 @@ def test_on_error_of_the_config_reaches_every_reader(tmp_path, monkeypatch):
     names = ("mine_train", "nrpn_voc_2007_train")
     register_datasets(config(**settings))
     for name in names:
-        with pytest.raises(VOCError, match="no area"):
+        with pytest.raises(DatasetError, match="no area"):
             DatasetCatalog.get(name)
     register_datasets(config(**settings, VOC_ON_ERROR="skip"))
     for name in names:
@@ -131,7 +130,7 @@ def test_registering_again_replaces(tmp_path):
 
 def test_register_voc_checks_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_DATA", own_folder(tmp_path))
-    with pytest.raises(VOCError, match="class names is empty"):
+    with pytest.raises(DatasetError, match="class names is empty"):
         register_voc("mine", "$MY_DATA", "train", [])
     register_voc("mine", "$MY_DATA", "train", ["cat"])
     assert MetadataCatalog.get("mine").dirname == str(tmp_path)
@@ -143,14 +142,14 @@ def test_a_name_of_other_code_is_not_taken(tmp_path):
         if name not in DatasetCatalog:
             DatasetCatalog.register(name, list)
         load = DatasetCatalog[name]
-        with pytest.raises(VOCError, match=f"'{name}' is already registered.*VOC_NAME"):
+        with pytest.raises(DatasetError, match=f"'{name}' is already registered.*VOC_NAME"):
             register_voc(name, root, "train", ["cat"])
         assert DatasetCatalog[name] is load
 
 
 def test_own_folder_cannot_replace_the_embedded_dataset(tmp_path):
     cfg = config(VOC_NAME="shapes", VOC_ROOT=own_folder(tmp_path), VOC_CLASSES=["cat"])
-    with pytest.raises(VOCError, match="'shapes_train' is already"):
+    with pytest.raises(DatasetError, match="'shapes_train' is already"):
         register_datasets(cfg)
 
 
@@ -161,6 +160,9 @@ def test_own_folder_cannot_replace_the_embedded_dataset(tmp_path):
         ({"VOC_ROOT": ""}, "DATASETS.VOC_ROOT is empty"),
         ({"VOC_CLASSES": []}, "DATASETS.VOC_CLASSES is empty"),
         ({"VOC_CLASSES": ["cat", "cat"]}, "'cat' is given more than once"),
+        ({"VOC_CLASSES": ["cat", ""]}, "'' is empty"),
+        ({"VOC_CLASSES": [" a"]}, "spaces"),
+        ({"VOC_CLASSES": [1, 2]}, "list of strings"),
         ({"VOC_ROOT": "$NO_SUCH_VARIABLE/x"}, "NO_SUCH_VARIABLE/x: an environment variable"),
         ({"VOC_ROOT": "/no/such/folder"}, "there is no such folder"),
         ({"VOC_ON_ERROR": "ignore"}, "VOC_ON_ERROR.*'ignore'"),
@@ -168,12 +170,12 @@ def test_own_folder_cannot_replace_the_embedded_dataset(tmp_path):
 )
 def test_bad_settings(tmp_path, change, message):
     good = {"VOC_NAME": "mine", "VOC_ROOT": own_folder(tmp_path), "VOC_CLASSES": ["cat"]}
-    with pytest.raises(VOCError, match=message):
+    with pytest.raises(DatasetError, match=message):
         register_datasets(config(**{**good, **change}))
 
 
 def test_own_folder_without_a_split(tmp_path):
     root = write_voc_folder(tmp_path, [{"id": "a"}], splits={"x": "a"})
     os.remove(os.path.join(root, "ImageSets", "Main", "x.txt"))
-    with pytest.raises(VOCError, match="no split in it"):
+    with pytest.raises(DatasetError, match="no split in it"):
         register_datasets(config(VOC_NAME="mine", VOC_ROOT=root, VOC_CLASSES=["cat"]))

@@ -7,12 +7,10 @@ import zlib
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from voc_folder import write_voc_folder
 
-from nrpn_d2.data import VOCError, read_voc
+from nrpn_d2.data import DatasetError, read_voc
 from nrpn_d2.data.image_header import read_image_header
 
 CLASSES = ["cat"]
@@ -112,6 +110,14 @@ BAD_IMAGES = {
     "empty": (lambda root: write(root, "bad.jpg", b""), "unreadable image"),
     "text": (lambda root: write(root, "bad.png", b"no image"), "unreadable image"),
     "dead link": (lambda root: os.symlink("no", f"{root}/JPEGImages/bad.jpg"), "unreadable image"),
+    "TIFF": (
+        lambda root: Image.new("RGB", (60, 40)).save(f"{root}/JPEGImages/bad.jpg", "TIFF"),
+        "unreadable image",
+    ),
+    "loop of links": (
+        lambda root: os.symlink("bad.jpg", f"{root}/JPEGImages/bad.jpg"),
+        "unreadable image",
+    ),
     "16 bit": (lambda root: save(root, "bad.png", Image.new("I;16", (60, 40))), "unreadable image"),
     "PostScript": (
         lambda root: write(root, "bad.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 40\n"),
@@ -135,7 +141,7 @@ def test_bad_image(tmp_path, name):
     root = write_voc_folder(tmp_path, images)
     os.remove(os.path.join(root, "JPEGImages", "bad.jpg"))
     make(root)
-    with pytest.raises(VOCError, match=r"bad(\.|\{)") as error:
+    with pytest.raises(DatasetError, match=r"bad(\.|\{)") as error:
         read_voc(root, "train", CLASSES)
     assert error.value.kind == kind
     assert [record["image_id"] for record in read_voc(root, "train", CLASSES, "skip")] == ["good"]
@@ -144,7 +150,7 @@ def test_bad_image(tmp_path, name):
 def test_an_image_too_large_for_pillow(tmp_path, monkeypatch):
     root = write_voc_folder(tmp_path, [{"id": "a", "size": (60, 40)}])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
-    with pytest.raises(VOCError, match="a.jpg.*2400 pixels"):
+    with pytest.raises(DatasetError, match="a.jpg.*2400 pixels"):
         read_voc(root, "train", CLASSES)
 
 
@@ -156,15 +162,3 @@ def test_eight_bit_modes_become_three_channels(tmp_path, mode):
     (record,) = read_voc(root, "train", CLASSES)
     image = detection_utils.read_image(record["file_name"], "BGR")
     assert image.shape == (40, 60, 3) and image.dtype == np.uint8 and (image > 250).all()
-
-
-@settings(max_examples=300)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n"]))
-def test_no_image_file_raises_anything_but_the_documented_error(tmp_path_factory, tail, magic):
-    path = tmp_path_factory.getbasetemp() / "fuzz.jpg"
-    path.write_bytes(magic + tail)
-    try:
-        header = read_image_header(str(path))
-    except ValueError:
-        return
-    assert min(header.size) > 0 and header.orientation in range(1, 9)

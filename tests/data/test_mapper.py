@@ -7,13 +7,14 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
+from detectron2.data.transforms import Augmentation
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from voc_folder import write_voc_folder
 
-from nrpn_d2.data import VOCDatasetMapper, VOCError, read_voc
+from nrpn_d2.data import DatasetError, VOCDatasetMapper, read_voc
 
 CAT = ("cat", (1, 1, 20, 20))
 DIFFICULT_DOG = ("dog", (31, 11, 50, 30), 1)
@@ -93,5 +94,33 @@ def test_truncated_image_is_named(tmp_path, suffix):
     path = os.path.join(root, "JPEGImages", "a" + suffix)
     os.truncate(path, os.path.getsize(path) // 2)
     (record,) = read_voc(root, "train", ["cat"])
-    with pytest.raises(VOCError, match=f"a{suffix}: the image cannot be decoded.*replace"):
+    with pytest.raises(DatasetError, match=f"a{suffix}: the image cannot be decoded.*replace"):
         mapper(True)(record)
+
+
+def test_the_error_of_an_augmentation_is_not_that_of_the_image(tmp_path):
+    class Mine(Augmentation):
+        def get_transform(self, image):
+            raise ValueError("of mine")
+
+    (record,) = records(tmp_path, CAT)
+    with pytest.raises(ValueError, match="^of mine$") as error:
+        VOCDatasetMapper(True, augmentations=[Mine()], image_format="BGR")(record)
+    assert type(error.value) is ValueError
+
+
+def test_a_strip_is_named(tmp_path):
+    root = write_voc_folder(tmp_path, [{"id": "a", "size": (20000, 2)}])
+    (record,) = read_voc(root, "train", ["cat"])
+    with pytest.raises(
+        DatasetError, match="a.jpg: the image of 20000 x 2 pixels cannot be resized"
+    ):
+        VOCDatasetMapper(get_cfg(), False)(record)
+
+
+def test_a_crowd_is_ignored_as_a_difficult_object(tmp_path):
+    (record,) = records(tmp_path, CAT, DIFFICULT_DOG)
+    expected = mapper(True)(record)["instances"].gt_classes.tolist()
+    del record["annotations"][1]["difficult"]
+    record["annotations"][1]["iscrowd"] = 1
+    assert mapper(True)(record)["instances"].gt_classes.tolist() == expected

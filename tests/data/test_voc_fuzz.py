@@ -1,7 +1,4 @@
-"""Valid files with some bytes changed: the VOC reader reads them, or says what is wrong.
-
-test_voc_xml.py, test_voc_layout.py and test_image_header.py do the same with made-up content.
-"""
+"""Made-up files, and valid ones with some bytes changed: read, or refused with a reason."""
 
 import os
 import re
@@ -13,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from voc_folder import voc_xml, write_voc_folder
 
-from nrpn_d2.data import VOCError, read_voc
+from nrpn_d2.data import DatasetError, read_voc
 from nrpn_d2.data.voc.image import read_image
 
 CLASSES = ["cat", "dog"]
@@ -24,59 +21,20 @@ XMLS = [TEXT.encode(), b"\xef\xbb\xbf" + TEXT.encode()] + [
     for encoding in ("utf-8", "utf-16", "latin-1", "ascii")
 ]
 SPLITS = [b"a\nb\n", b"\xef\xbb\xbfa 1\r\nb -1\r\n", b"b\n\na\n  \n"]
-PIECES = [
-    *(
-        b"<object>",
-        b"</object>",
-        b"<bndbox>",
-        b"</name>",
-        b"<xmin>",
-        b"<!--",
-        b"-->",
-        b"]]>",
-        b"<?",
+PIECES = rb"""<object> </object> <bndbox> </name> <xmin> <!-- --> ]]> <? <![CDATA[ &amp; &#0;
+    &#x110000; &x; xmlns="a" nan -1 1e400 0x10 1_0 ../ \ C: a c dir/a""".split()
+PIECES += [b"<!DOCTYPE a>", b"\xd9\xa5", b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"\x1a"]
+PIECES += [b"\r", b"\x85", b"\xe2\x80\xa8", b" "]
+TEXTS = ["", " ", *"cat dog Cat 0 1 2 60 61 61.5 -1 nan inf 1e400 1_0 0x10 20,5 1e-320".split()]
+TEXTS += ["\u0665", "9" * 400]
+TAGS = ("annotation", "object", "name", "bndbox", "xmin", "ymin", "xmax", "ymax", "size", "width")
+TREES = st.recursive(
+    st.one_of(st.sampled_from(TEXTS), st.text(max_size=8)),
+    lambda inner: st.builds(
+        "<{0}>{1}</{0}>".format, st.sampled_from(TAGS), st.lists(inner, max_size=5).map("".join)
     ),
-    *(
-        b"<![CDATA[",
-        b"&amp;",
-        b"&#0;",
-        b"&#x110000;",
-        b"&x;",
-        b"<!DOCTYPE a>",
-        b'xmlns="a"',
-        b"nan",
-    ),
-    *(
-        b"-1",
-        b"1e400",
-        b"0x10",
-        b"1_0",
-        b"\xd9\xa5",
-        b"\xff\xfe",
-        b"\xed\xa0\x80",
-        b"\x00",
-        b"\x1a",
-    ),
-    *(b"../", b"\\", b"C:", b"\r", b"\x85", b"\xe2\x80\xa8", b" ", b"a", b"c", b"dir/a"),
-]
-TEXTS = [
-    "",
-    " ",
-    "cat",
-    "dog",
-    "Cat",
-    "0",
-    "1",
-    "2",
-    "60",
-    "61",
-    "61.5",
-    "-1",
-    "nan",
-    "inf",
-    "1e400",
-]
-TEXTS += ["1_0", "0x10", "\u0665", "20,5", "1e-320", "9" * 400]
+    max_leaves=25,
+).map(lambda tree: f"<annotation>{tree}</annotation>".encode("utf-8", "surrogatepass"))
 
 
 @st.composite
@@ -115,35 +73,39 @@ def folder(tmp_path_factory):
     return write_voc_folder(tmp_path_factory.mktemp("fuzz"), images)
 
 
-def check_boxes(boxes, width, height):
-    for x0, y0, x1, y1 in boxes:
-        assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+def check_record(record):
+    for note in record["annotations"]:
+        x0, y0, x1, y1 = note["bbox"]
+        assert 0 <= x0 < x1 <= record["width"] and 0 <= y0 < y1 <= record["height"]
+        assert note["category_id"] in (0, 1) and note["difficult"] in (0, 1)
 
 
 def check_image(folder):
     """The image "a" is read; each fault names the file and, after it, what is wrong."""
     image = read_image(folder, {"cat": 0, "dog": 1}, ("a", ["a.jpg"]))
     for fault in image.faults:
-        assert type(fault) is VOCError and str(fault).startswith(folder) and fault.kind != "dataset"
-    event("dropped" if image.size is None else f"kept {len(image.objects)} objects")
-    if image.size is None:
-        assert image.faults and not image.objects
-        return
-    check_boxes([found.box for found in image.objects], *image.size)
-    assert all(found.category_id in (0, 1) for found in image.objects)
-    assert all(found.difficult in (0, 1) for found in image.objects)
+        assert (
+            type(fault) is DatasetError
+            and str(fault).startswith(folder)
+            and fault.kind != "dataset"
+        )
+    event("dropped" if image.record is None else "kept")
+    if image.record is None:
+        assert image.faults
+    else:
+        check_record(image.record)
 
 
 def check_folder(folder):
     """Both ways to take faults agree, and what is read is usable."""
     try:
         strict = read_voc(folder, "train", CLASSES)
-    except VOCError as error:
+    except DatasetError as error:
         assert folder in str(error)
         strict = None
     try:
         records = read_voc(folder, "train", CLASSES, "skip")
-    except VOCError as error:
+    except DatasetError as error:
         assert strict is None and folder in str(error)
         event("nothing left")
         return
@@ -154,8 +116,7 @@ def check_folder(folder):
     for record in records:
         path = os.path.realpath(record["file_name"])
         assert path.startswith(os.path.join(folder, "JPEGImages")) and os.path.isfile(path)
-        boxes = [annotation["bbox"] for annotation in record["annotations"]]
-        check_boxes(boxes, record["width"], record["height"])
+        check_record(record)
 
 
 def check_with(check, folder, name, content):
@@ -177,13 +138,13 @@ def fuzz(examples):
 
 
 @fuzz(1500)
-@given(content=st.one_of(changed(XMLS), other_texts()))
+@given(content=st.one_of(changed(XMLS), other_texts(), TREES, st.binary(max_size=200)))
 def test_changed_annotations(folder, content):
     check_with(check_image, folder, "Annotations/a.xml", content)
 
 
 @fuzz(400)
-@given(content=changed(SPLITS))
+@given(content=st.one_of(changed(SPLITS), st.binary(max_size=60)))
 def test_changed_splits(folder, content):
     check_with(check_folder, folder, "ImageSets/Main/train.txt", content)
 
@@ -193,5 +154,5 @@ def test_changed_splits(folder, content):
 def test_changed_images(folder, data):
     with open(os.path.join(folder, "JPEGImages", "a.jpg"), "rb") as file:
         original = file.read()
-    content = data.draw(changed([original, original[:200]]))
+    content = data.draw(st.one_of(changed([original, original[:200]]), st.binary(max_size=300)))
     check_with(check_image, folder, "JPEGImages/a.jpg", content)

@@ -9,43 +9,43 @@ import glob
 import os
 from collections.abc import Sequence
 
-from .xml import VOCError
+from ..faults import DatasetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def check_voc_folder(root: str) -> None:
-    """Raises VOCError unless the folder exists and has the three folders of the VOC layout."""
+    """Raise DatasetError unless the folder exists and has the three folders of the VOC layout."""
     if not os.path.isdir(root):
-        raise VOCError(f"{root}: there is no such folder; correct the path of the dataset")
+        raise DatasetError(f"{root}: there is no such folder; correct the path of the dataset")
     for part in ("ImageSets/Main", "JPEGImages", "Annotations"):
         if not os.path.isdir(os.path.join(root, *part.split("/"))):
             message = f"{root}: it has no folder {part}, so it is not in VOC layout"
-            raise VOCError(f"{message}; give the folder that directly contains {part}")
+            raise DatasetError(f"{message}; give the folder that directly contains {part}")
 
 
-def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], list[VOCError]]:
-    """Reads the ids of a split file.
+def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], list[DatasetError]]:
+    """Read the ids of a split file.
 
     Args:
         path: the text file.
         files: the ids that have images.
 
     Returns:
-        The ids in the file's order without repetitions, and a VOCError for each repetition and
+        The ids in the file's order without repetitions, and a DatasetError for each repetition and
         for each id that would lead out of the folder.
 
     Raises:
-        VOCError: the file is missing, not UTF-8, or lists nothing.
+        DatasetError: the file is missing, not UTF-8, or lists nothing.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file.read().splitlines()]
     except UnicodeDecodeError as error:
-        raise VOCError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
+        raise DatasetError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
     except (OSError, ValueError) as error:
         message = f"{path}: the split file cannot be read ({error})"
-        raise VOCError(f"{message}; correct the name of the split or create the file") from None
+        raise DatasetError(f"{message}; correct the name of the split or create the file") from None
     ids, faults = {}, []
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -54,14 +54,14 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
         where = f"{path}: line {number}: id {image_id[:80]!r}"
         if not _stays_inside(image_id):
             message = f"{where} is not the name of a file below JPEGImages; correct the id"
-            faults.append(VOCError(message, "bad id"))
+            faults.append(DatasetError(message, "bad id"))
         elif image_id in ids:
             message = f"{where} is already on line {ids[image_id]}; delete one of them"
-            faults.append(VOCError(message, "duplicate id"))
+            faults.append(DatasetError(message, "duplicate id"))
         else:
             ids[image_id] = number
     if not ids and not faults:
-        raise VOCError(f"{path}: the split file lists no image; write one id per line")
+        raise DatasetError(f"{path}: the split file lists no image; write one id per line")
     return list(ids), faults
 
 
@@ -74,7 +74,7 @@ def _stays_inside(image_id: str) -> bool:
 
 
 def list_images(folder: str) -> dict[str, list[str]]:
-    """Image id -> the image files of that name, relative to the folder."""
+    """Map image ids to the image files of that name, relative to the folder."""
     files: dict[str, list[str]] = {}
     for parent, _, names in os.walk(folder):
         prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
@@ -87,12 +87,10 @@ def list_images(folder: str) -> dict[str, list[str]]:
 
 
 def list_splits(root: str, class_names: Sequence[str]) -> list[str]:
-    """The id lists in ImageSets/Main, by name.
-
-    VOC's per-class files ``<class>_<split>.txt`` are none.
+    """Return the names of the id lists in ImageSets/Main, without VOC's ``<class>_<split>.txt``.
 
     Raises:
-        VOCError: there is no split.
+        DatasetError: there is no split.
     """
     folder = os.path.join(root, "ImageSets", "Main")
     paths = glob.glob(os.path.join(glob.escape(folder), "*.txt"))
@@ -100,7 +98,7 @@ def list_splits(root: str, class_names: Sequence[str]) -> list[str]:
     per_class = {f"{class_name}_{split}" for class_name in class_names for split in names}
     splits = [name for name in names if name not in per_class]
     if not splits:
-        raise VOCError(
+        raise DatasetError(
             f"{folder}: no split in it; write one image id per line into, say, train.txt"
         )
     return splits

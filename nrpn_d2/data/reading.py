@@ -1,0 +1,155 @@
+"""From images with their labels to dataset dicts: what the readers of all formats share.
+
+A reader turns the images of a dataset into :class:`ReadImage`, one by one and in any process;
+:func:`read_records` collects them, and raises, or counts and reports, their faults.
+"""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from detectron2.structures import BoxMode
+from tabulate import tabulate
+
+from ..utils.parallel import parallel_map
+from .faults import Box, DatasetError
+from .image_header import ImageHeader, read_image_header
+
+logger = logging.getLogger(__name__)
+
+ON_ERROR = ("error", "skip")
+_LARGE = 2000  # images; below, starting processes costs more than it saves
+_SHOWN_FAULTS = 10
+_Task = TypeVar("_Task")
+
+
+class Dataset(NamedTuple):
+    """What is registered under a name."""
+
+    load: Callable[[], list[dict[str, Any]]]
+    metadata: dict[str, Any]  # "thing_classes", and "year" for VOC's AP
+
+
+class ReadImage(NamedTuple):
+    """What was read of one image."""
+
+    record: dict[str, Any] | None  # one of Detectron2's dataset dicts; None: the image is dropped
+    has_labels: bool = True  # False: no label file belongs to it
+    faults: Sequence[DatasetError] = ()
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise DatasetError unless the value is one of ON_ERROR."""
+    if on_error not in ON_ERROR:
+        message = f"on_error (DATASETS.VOC_ON_ERROR) is {on_error!r}; use one of {ON_ERROR}"
+        raise DatasetError(message)
+
+
+def read_records(
+    read_one: Callable[[_Task], ReadImage],
+    tasks: list[_Task],
+    source: str,
+    on_error: str,
+    faults: Sequence[DatasetError] = (),
+) -> list[dict[str, Any]]:
+    """Read every image, and log what the dataset consists of and what was dropped.
+
+    Args:
+        read_one: reads one image; may run in other processes.
+        tasks: one per image, in the dataset's order.
+        source: the file that names the images, for messages.
+        on_error: "error" raises at the first fault; "skip" drops, counts and reports.
+        faults: those of the file that names the images.
+
+    Raises:
+        DatasetError: the first fault; with "skip" only when no image is left.
+    """
+    if faults and on_error == "error":
+        raise faults[0]
+    faults, records, unlabelled = list(faults), [], 0
+    with contextlib.closing(_map(read_one, tasks)) as images:
+        for image in images:
+            if image.faults and on_error == "error":
+                raise image.faults[0]
+            faults.extend(image.faults)
+            if image.record is not None:
+                records.append(image.record)
+                unlabelled += not image.has_labels
+    _report(source, records, unlabelled, faults)
+    if not records:
+        raise DatasetError(f"{source}: no usable image is left of {len(tasks)}; see the log")
+    return records
+
+
+def make_record(
+    path: str, image_id: str | int, size: tuple[int, int], annotations: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return one of Detectron2's dataset dicts; ``size`` is (width, height)."""
+    return {
+        "file_name": path,
+        "image_id": image_id,
+        "height": size[1],
+        "width": size[0],
+        "annotations": annotations,
+    }
+
+
+def make_annotation(box: Box, category_id: int, difficult: int) -> dict[str, Any]:
+    """Return one annotation of a dataset dict; a ``difficult`` object is ignored, not learned."""
+    return {
+        "bbox": list(box),
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": category_id,
+        "difficult": difficult,
+    }
+
+
+def read_header(path: str, listed_in: str) -> ImageHeader:
+    """Return what Detectron2 will see of an image.
+
+    Args:
+        listed_in: what has the image's name, for messages.
+
+    Raises:
+        DatasetError: the image cannot be used.
+    """
+    try:
+        return read_image_header(path)
+    except ValueError as error:
+        message = f"{path}: the image cannot be used ({error}); replace it, or delete it from the "
+        raise DatasetError(message + listed_in, "unreadable image") from None
+
+
+def _map(function: Callable[[_Task], ReadImage], tasks: list[_Task]) -> Iterator[ReadImage]:
+    if len(tasks) < _LARGE:
+        return (function(task) for task in tasks)
+    return parallel_map(function, tasks, "Reading annotations")
+
+
+def _report(
+    source: str, records: list[dict[str, Any]], unlabelled: int, faults: list[DatasetError]
+) -> None:
+    annotations = [annotation for record in records for annotation in record["annotations"]]
+    logger.info(
+        "%s: %d images, %d objects (%d difficult), %d images without objects "
+        "(%d without a label file)",
+        source,
+        len(records),
+        len(annotations),
+        sum(annotation["difficult"] for annotation in annotations),
+        sum(not record["annotations"] for record in records),
+        unlabelled,
+    )
+    if records and unlabelled == len(records):
+        logger.warning("%s: no image has a label file; all are background", source)
+    if not faults:
+        return
+    for fault in faults[:_SHOWN_FAULTS]:
+        logger.warning("Dropped: %s", fault)
+    if len(faults) > _SHOWN_FAULTS:
+        logger.warning("... and %d more", len(faults) - _SHOWN_FAULTS)
+    counts = Counter(fault.kind for fault in faults).most_common()
+    table = tabulate(counts, headers=("dropped because of", "count"), tablefmt="pipe")
+    logger.warning("%s: dropped %d objects or images:\n%s", source, len(faults), table)
