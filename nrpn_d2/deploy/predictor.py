@@ -1,4 +1,4 @@
-"""A trained model from a config file and a checkpoint, and what it finds in one image."""
+"""Run a trained model on images as in evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,39 +6,18 @@ from typing import Any
 import detectron2.data.transforms as T
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
+from PIL import Image
 from torch import nn
-
-from ..checkpoint.checkpointer import set_pixels
-from ..checkpoint.trained_model import load_model  # noqa: F401
-from ..config import add_nrpn_config
-from ..config_checks import check_nrpn_config
-from ..utils.config_file import merge_config_file
-
-
-def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """The config of the file and of ``KEY VALUE`` pairs, with the pixels of its weights, frozen.
-
-    Without a GPU, MODEL.DEVICE is the CPU.
-    """
-    cfg = get_cfg()
-    add_nrpn_config(cfg)
-    merge_config_file(cfg, config_file)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    cfg.merge_from_list([o for o in opts if o != "--"])
-    set_pixels(cfg)
-    cfg.freeze()
-    check_nrpn_config(cfg)
-    return cfg
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """Those of the data that the model was made for; numbers if they are not known."""
+    """Return the names of the model's classes; numbers if they are not known."""
     names = list(cfg.DATASETS.VOC_CLASSES)
     if not names and cfg.DATASETS.TEST:
         names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes", [])
@@ -47,43 +26,76 @@ def class_names(cfg: CfgNode) -> list[str]:
 
 
 class Predictor:
-    """Resizes an image as in evaluation, and runs the model on it."""
+    """Resize images as in evaluation, and run the model on them.
+
+    Images are (H, W, C) uint8 in the order of INPUT.FORMAT; boxes are in their pixels.
+    """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
+        self.format = cfg.INPUT.FORMAT
         size = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST)
+        backbone = model.backbone
+        strides = [shape.stride for shape in backbone.output_shape().values()]
+        # Of a backbone that pads its input, every side is long enough
+        self.shortest = 1 if backbone.size_divisibility > 1 else max(strides)
 
     def inputs(self, image: np.ndarray) -> dict[str, Any]:
-        """(H, W, 3) uint8, in the order of INPUT.FORMAT -> the model's input."""
+        """Return the model's input for one image.
+
+        Raises:
+            ValueError: for an image too thin for the model, at the size of INPUT.MAX_SIZE_TEST.
+        """
         height, width = image.shape[:2]
-        resized = self.resize.get_transform(image).apply_image(image)
+        transform = self.resize.get_transform(image)
+        new_size = getattr(transform, "new_w", width), getattr(transform, "new_h", height)
+        if min(new_size) < self.shortest:
+            raise ValueError(
+                f"{width} x {height} pixels become {new_size[0]} x {new_size[1]}, and the model "
+                f"needs {self.shortest} on each side: the image is too thin"
+            )
+        resized = transform.apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
-    @torch.no_grad()
+    def inputs_of_rgb(self, image: np.ndarray) -> dict[str, Any]:
+        """Return :meth:`inputs` of an RGB image, whatever INPUT.FORMAT is."""
+        return self.inputs(convert_PIL_to_numpy(Image.fromarray(image), self.format))
+
     def detect(self, image: np.ndarray) -> Instances:
+        """Return :meth:`detect_batch` of one image."""
+        return self.detect_batch([self.inputs(image)])[0]
+
+    def propose(self, image: np.ndarray) -> Instances:
+        """Return :meth:`propose_batch` of one image."""
+        return self.propose_batch([self.inputs(image)])[0]
+
+    @torch.no_grad()
+    def detect_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
         """
         Returns:
-            "pred_boxes" in pixels of the image, "scores", "pred_classes"; best first.
+            For each image "pred_boxes", "scores" and "pred_classes", best first.
 
         Raises:
-            TypeError: for a ``ProposalNetwork``.
+            ValueError: for a ``ProposalNetwork``.
         """
         if not isinstance(self.model, GeneralizedRCNN):
-            raise TypeError(f"a {type(self.model).__name__} detects nothing, it only proposes")
-        return self.model([self.inputs(image)])[0]["instances"]
+            raise ValueError(f"a {type(self.model).__name__} detects nothing, it only proposes")
+        return [outputs["instances"] for outputs in self.model(inputs)]
 
     @torch.no_grad()
-    def propose(self, image: np.ndarray) -> Instances:
+    def propose_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
         """
         Returns:
-            "proposal_boxes" in pixels of the image and "objectness_logits", best first.
+            For each image "proposal_boxes" and "objectness_logits", best first.
         """
-        inputs = self.inputs(image)
         if not isinstance(self.model, GeneralizedRCNN):
-            return self.model([inputs])[0]["proposals"]
-        images = self.model.preprocess_image([inputs])
+            return [outputs["proposals"] for outputs in self.model(inputs)]
+        images = self.model.preprocess_image(inputs)
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
-        return detector_postprocess(proposals[0], inputs["height"], inputs["width"])
+        return [
+            detector_postprocess(found, x["height"], x["width"])
+            for found, x in zip(proposals, inputs, strict=True)
+        ]

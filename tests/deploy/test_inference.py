@@ -13,7 +13,7 @@ from nrpn_d2.deploy.export import stock_weights
 
 
 def count_calls(model, prefix):
-    """A Counter that goes up by one whenever a module under ``prefix`` runs."""
+    """Return a Counter that goes up by one whenever a module under ``prefix`` runs."""
     calls = Counter()
     modules = [m for name, m in model.named_modules() if name.startswith(prefix)]
     assert modules
@@ -23,7 +23,7 @@ def count_calls(model, prefix):
 
 
 class Operations(TorchDispatchMode):
-    """The names and input shapes of all operations, in order."""
+    """Record the names and input shapes of all operations, in order."""
 
     def __init__(self):
         super().__init__()
@@ -51,16 +51,23 @@ def test_nothing_of_the_nrpn_runs(backbone, meta_architecture, share):
     assert calls.total() == in_training
 
 
+@pytest.mark.parametrize("sampler", ["Random", "NRPN"])
 @pytest.mark.parametrize("backbone", ["vgg", "fpn"])
-def test_same_operations_as_stock(backbone):
-    """One by one, on tensors of the same shapes; and as many parameters, once it is stripped."""
-    model = build_model(small_cfg(backbone)).eval()
-    stock = build_model(small_cfg(backbone, MODEL__PROPOSAL_GENERATOR__NAME="RPN")).eval()
+def test_same_as_stock(backbone, sampler):
+    """The same outputs, by the same operations on tensors of the same shapes."""
+    cfg = small_cfg(backbone, MODEL__RPN__NEGATIVE_SAMPLER__NAME=sampler)
+    model = build_model(cfg).eval()
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
+    stock = build_model(cfg).eval()
     stock.load_state_dict(stock_weights(model), strict=True)
-    inputs, operations = batch(instances(TWO_OBJECTS)), []
+    inputs, operations, outputs = batch(instances(TWO_OBJECTS), instances([])), [], []
     for network in (model, stock):
         with torch.no_grad(), Operations() as seen:
-            network(inputs)
+            outputs.append([x["instances"] for x in network(inputs)])
         operations.append(seen.seen)
     assert len(operations[0]) > 100
     assert operations[0] == operations[1]
+    for found, expected in zip(*outputs):
+        assert len(found) > 0
+        assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        assert torch.equal(found.scores, expected.scores)
