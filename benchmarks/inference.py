@@ -24,8 +24,9 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from nrpn_d2 import add_nrpn_config
+from nrpn_d2.checkpoint.trained_model import load_model
 from nrpn_d2.deploy.export import stock_weights
-from nrpn_d2.deploy.predictor import load_config, load_model
+from nrpn_d2.engine.defaults import build_cfg
 
 
 def small_fpn():
@@ -136,7 +137,7 @@ def main():
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
     args = parser.parse_args()
     if args.config_file:
-        cfg = load_config(args.config_file, args.opts)
+        cfg = build_cfg(args.config_file, args.opts)
         trained = load_model(cfg)
     else:
         cfg = small_fpn()

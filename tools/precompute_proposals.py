@@ -18,8 +18,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
+from nrpn_d2.checkpoint.trained_model import load_model
 from nrpn_d2.data import register_datasets
-from nrpn_d2.deploy.predictor import Predictor, load_config, load_model
+from nrpn_d2.deploy.predictor import Predictor
+from nrpn_d2.engine.defaults import build_cfg
 from nrpn_d2.evaluation.proposal_files import Proposals, save_proposals
 
 
@@ -54,7 +56,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     if not args.output.endswith((".pkl", ".json")):
         sys.exit(f"--output {args.output}: must end in .pkl (Detectron2) or .json (COCO)")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = build_cfg(args.config_file, args.opts)
     register_datasets(cfg)
     if not args.dataset and len(cfg.DATASETS.TEST) != 1:
         sys.exit(f"--dataset is needed: DATASETS.TEST is {list(cfg.DATASETS.TEST)}")

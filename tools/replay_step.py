@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
-from nrpn_d2.deploy.predictor import load_config
+from nrpn_d2.engine.defaults import build_cfg
 from nrpn_d2.engine.replay import replay_step
 from nrpn_d2.engine.trainer import scale_nrpn_warmup
 from nrpn_d2.utils.safe_load import load_file
@@ -36,7 +36,7 @@ def main():
     saved = load_file(args.file)
     if not {"batch", "seed", "rank", "world_size", "iteration", "losses"} <= set(saved):
         raise SystemExit(f"{args.file} is a checkpoint without a training step")
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.file])
+    cfg = build_cfg(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.file])
     cfg = scale_nrpn_warmup(cfg, saved["world_size"])
     model = build_model(cfg)
     NRPNCheckpointer.from_config(cfg, model).load(args.file)

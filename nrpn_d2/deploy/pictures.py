@@ -99,8 +99,7 @@ def label_place(
     corners[:2] = [(max(0, min(x, canvas[0] - width)), y) for x, y in corners[:2]]
     places = [(x, y, x + width, y + height) for x, y in corners]
     inside = [p for p in places if min(p) >= 0 and p[2] <= canvas[0] and p[3] <= canvas[1]]
-    above = (places[0][0], max(0, places[0][1]), *places[0][2:])
-    return min(inside, key=lambda p: sum(overlap(p, other) for other in others), default=above)
+    return min(inside, key=lambda p: sum(overlap(p, other) for other in others), default=places[0])
 
 
 def overlap(a: Rectangle, b: Rectangle) -> float:

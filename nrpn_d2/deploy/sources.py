@@ -28,12 +28,13 @@ def is_video_name(path: str) -> bool:
     return suffix(path) in VIDEO_SUFFIXES
 
 
-def find_files(pattern: str, leave_out: str = "") -> list[str]:
+def find_files(pattern: str, leave_out: str) -> list[str]:
     """Return the images and videos that ``pattern`` means, sorted.
 
     Args:
         pattern: a file, a glob, or a folder; of that all images and videos in it and below it.
-        leave_out: a folder in which nothing is looked for.
+        leave_out: a folder whose files do not count, unless there are no others: that of the
+            pictures of an earlier run.
 
     Raises:
         ValueError: if there is none.
@@ -49,9 +50,8 @@ def find_files(pattern: str, leave_out: str = "") -> list[str]:
         return [pattern]
     else:
         paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    if leave_out:
-        outside = os.path.join(os.path.abspath(leave_out), "")
-        paths = [path for path in paths if not os.path.abspath(path).startswith(outside)]
+    inside = os.path.join(os.path.abspath(leave_out), "")
+    paths = [path for path in paths if not os.path.abspath(path).startswith(inside)] or paths
     if not paths:
         raise ValueError(f"{pattern}: no image and no video there")
     return sorted(paths)

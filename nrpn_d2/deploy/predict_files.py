@@ -1,0 +1,201 @@
+"""Predict on files: read, run the model on batches, draw, write."""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from .outputs import Results, VideoWriter, as_detections, picture_name, write_crops, write_image
+from .pictures import draw
+from .predictor import Predictor
+from .sources import is_video_name, open_video, read_image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Shown:
+    """Which predictions are drawn.
+
+    Attributes:
+        top_k: at most so many of an image.
+        min_score: from this score on.
+        fallback: so many of an image in which none has ``min_score``.
+    """
+
+    top_k: int = 10
+    min_score: float = 0.5
+    fallback: int = 0
+
+    def of(self, scores: np.ndarray) -> np.ndarray:
+        """Return indices into scores (K,), which are in descending order."""
+        passing = np.flatnonzero(scores >= self.min_score)
+        return passing[: self.top_k] if len(passing) else np.arange(len(scores))[: self.fallback]
+
+
+@dataclass
+class Summary:
+    """What was done; ``failures`` has a line per file that could not be used."""
+
+    images: int = 0
+    boxes: int = 0
+    without: int = 0  # images in which no score reaches min_score
+    best: float = 0.0  # score in these
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+class _Frame(NamedTuple):
+    image_id: str
+    image: np.ndarray  # (H, W, 3) RGB
+    inputs: dict[str, Any]  # the model's
+    path: str  # of the picture or video to write
+    video: VideoWriter | None = None
+    number: str = ""  # of a video's frame, with a separator
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[str],
+    output: str,
+    class_names: Sequence[str],
+    *,
+    proposals: bool = False,
+    batch: int = 1,
+    shown: Shown | None = None,
+    crops: bool = False,
+) -> Summary:
+    """Write pictures and results of images and videos to ``output``.
+
+    A file that cannot be used is reported, and the others go on. What was done is on the disk
+    even if an error or Ctrl-C ends the run.
+
+    Args:
+        proposals: draw what the RPN proposes instead of detections.
+        batch: how many images of one size the model gets at a time.
+        crops: write what is in each drawn box, too.
+    """
+    shown, summary, results = shown or Shown(), Summary(), Results(class_names)
+    start, video = time.perf_counter(), None
+    os.makedirs(output, exist_ok=True)
+    try:
+        is_short = len(files) == 1 and not is_video_name(files[0])
+        with tqdm(total=len(files), unit="image", disable=is_short) as bar:
+            frames = _read(predictor, files, output, bar, summary.failures)
+            for some in _batches(frames, batch):
+                for frame, found in zip(some, _run(predictor, some, proposals, summary)):
+                    results.add(frame.image_id, found)
+                    if video not in (None, frame.video):
+                        video.close()
+                    video = frame.video
+                    _write(frame, found, class_names, proposals, shown, crops, summary)
+                bar.update(len(some))
+    finally:
+        if video is not None:
+            video.close()
+        results.write(output)
+    summary.boxes = len(results.rows)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+
+
+def _read(
+    predictor: Predictor, files: Sequence[str], output: str, bar: tqdm, failures: list[str]
+) -> Iterator[_Frame]:
+    """Yield the images and frames of all files; note in ``failures`` what cannot be used."""
+    folder = common_folder(files)
+    for file in files:
+        name = os.path.relpath(os.path.abspath(file), folder)
+        image_id, path = name.replace(os.sep, "/"), os.path.join(output, picture_name(name))
+        try:
+            if is_video_name(file):
+                yield from _read_video(predictor, file, image_id, path, bar)
+            else:
+                image = read_image(file)
+                yield _Frame(image_id, image, predictor.inputs_of_rgb(image), path)
+        except ValueError as error:
+            failures.append(f"{file}: {error}")
+            bar.write(failures[-1])
+            bar.update(1)
+
+
+def _read_video(
+    predictor: Predictor, file: str, image_id: str, path: str, bar: tqdm
+) -> Iterator[_Frame]:
+    with open_video(file) as video:
+        writer, count = VideoWriter(path, video.frame_rate), 0
+        bar.total += max(video.num_frames - 1, 0)
+        for image in video:
+            inputs = predictor.inputs_of_rgb(image)
+            number = f"{count:06d}"
+            yield _Frame(f"{image_id}/{number}", image, inputs, path, writer, f"{number}_")
+            count += 1
+        if count == 0:
+            raise ValueError("no frame of the video can be read")
+        if count < video.num_frames:
+            logger.warning("%s: only %d of %d frames can be read", file, count, video.num_frames)
+            bar.total -= video.num_frames - count
+
+
+def _batches(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:
+    """Group images of one size, of one video: so padding changes nothing, and order is kept."""
+    for _, group in groupby(frames, key=lambda f: (f.video, f.inputs["image"].shape)):
+        while some := list(islice(group, size)):
+            yield some
+
+
+def _run(
+    predictor: Predictor, frames: Sequence[_Frame], proposals: bool, summary: Summary
+) -> list[Instances]:
+    start = time.perf_counter()
+    inputs = [frame.inputs for frame in frames]
+    if proposals:
+        found = [as_detections(x.to("cpu")) for x in predictor.propose_batch(inputs)]
+    else:
+        found = [x.to("cpu") for x in predictor.detect_batch(inputs)]
+    summary.model_seconds += time.perf_counter() - start
+    return found
+
+
+def _write(
+    frame: _Frame,
+    found: Instances,
+    class_names: Sequence[str],
+    proposals: bool,
+    shown: Shown,
+    crops: bool,
+    summary: Summary,
+) -> None:
+    """Draw one image's predictions."""
+    scores = found.scores.numpy()
+    summary.images += 1
+    if not (scores >= shown.min_score).any():
+        summary.without += 1
+        summary.best = max(summary.best, float(scores.max(initial=0)))
+    drawn = found[torch.from_numpy(shown.of(scores))]
+    boxes, classes = drawn.pred_boxes.tensor.numpy(), drawn.pred_classes.tolist()
+    labels = [
+        f"{score:.2f}" if proposals else f"{class_names[c]} {score:.2f}"
+        for c, score in zip(classes, drawn.scores.tolist())
+    ]
+    masks = drawn.pred_masks.numpy() if drawn.has("pred_masks") else None
+    picture = draw(frame.image, boxes, labels, classes, masks)
+    if frame.video is None:
+        write_image(frame.path, picture)
+    else:
+        frame.video.write(picture)
+    if crops:
+        write_crops(frame.path, frame.image, boxes, labels, frame.number)
