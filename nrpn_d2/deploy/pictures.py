@@ -52,7 +52,7 @@ def draw(
     scale = max(1.0, _SHORTEST / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     font_size = max(16, max(size) // 50)
-    line = max(2, font_size // 6)
+    line = max(4, font_size // 4)
     font = ImageFont.truetype(_FONT, font_size)
     label_height = sum(font.getmetrics()) + 2
     left, top = line + 1, line + 1 + label_height
