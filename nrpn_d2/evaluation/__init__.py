@@ -1,8 +1,7 @@
-"""
-Proposal recall and VOC average precision, at every proposal budget from one pass.
+"""Proposal recall and VOC average precision, at every proposal budget from one pass.
 
     model -> budgets.py -> recall_evaluator.py -> recall.py --+
-                           proposal_errors.py ----------------+-> report.py, output.py
+                           proposal_errors.py ----------------+-> runs.py -> figures.py
                            voc_evaluator.py ----> voc_ap.py --+
 
 budgets.py           a model -> its detections at several numbers of proposals
@@ -15,21 +14,28 @@ voc_ap.py            average precision: pure functions
 ground_truth.py      registered dataset -> flat arrays
 boxes.py             IoU, areas, checks
 report.py            tables for the log
-output.py            results.json, results.csv and figures
+runs.py              the list of evaluators; results.json, results.csv and figures
 proposal_files.py    proposals as files: written, read safely, evaluated without a model
 proposal_methods.py  proposals without training: Selective Search, Edge Boxes, baselines
+
+Every number without a budget in its name is one of the model as it is configured
+(MODEL.RPN.POST_NMS_TOPK_TEST proposals), which is the model that is deployed. With "@K", it is that
+of the same model with K proposals.
 """
 
 import os
 
+from detectron2.config import CfgNode
+
 from .budgets import BudgetedModel, with_budgets
 from .ground_truth import GroundTruth, load_ground_truth
-from .output import WritingEvaluators
 from .proposal_errors import ProposalErrorEvaluator
 from .recall_evaluator import ProposalRecallEvaluator
+from .runs import EVALUATORS, WritingEvaluators
 from .voc_evaluator import VOCDetectionEvaluator
 
 __all__ = [
+    "EVALUATORS",
     "BudgetedModel",
     "GroundTruth",
     "ProposalErrorEvaluator",
@@ -42,30 +48,21 @@ __all__ = [
 ]
 
 
-def build_evaluators(cfg, dataset_name):
-    """
-    Args:
-        cfg (CfgNode): with the keys of ``add_nrpn_config``; TEST.PROPOSALS gives the budgets.
-        dataset_name (str): a name in DatasetCatalog.
+def build_evaluators(
+    cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+) -> WritingEvaluators:
+    """Build all EVALUATORS that apply, for the outputs of ``with_budgets(model, BUDGETS)``.
 
-    Returns:
-        DatasetEvaluators: proposal recall and errors, and AP unless the model is a
-        ProposalNetwork, for the outputs of ``with_budgets(model, cfg.TEST.PROPOSALS.BUDGETS)``.
-        They write into OUTPUT_DIR/inference, or a folder in it for each of several datasets.
+    Args:
+        cfg: with the keys of ``add_nrpn_config``; TEST.PROPOSALS gives budgets and thresholds. For
+            a ProposalNetwork, there is no AP.
+        dataset_name: a name in DatasetCatalog.
+        output_dir: the folder to write to; by default OUTPUT_DIR/inference, or a folder in it for
+            each of several datasets.
     """
     ground_truth = load_ground_truth(dataset_name)
-    budgets = cfg.TEST.PROPOSALS.BUDGETS
-    evaluators = [
-        ProposalRecallEvaluator(
-            dataset_name,
-            budgets=budgets,
-            iou_thresholds=cfg.TEST.PROPOSALS.IOU_THRESHOLDS,
-            ground_truth=ground_truth,
-        ),
-        ProposalErrorEvaluator(dataset_name, budgets=budgets, ground_truth=ground_truth),
-    ]
-    if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
-        evaluators.append(VOCDetectionEvaluator(dataset_name, ground_truth=ground_truth))
-    folder = [dataset_name] if len(cfg.DATASETS.TEST) > 1 else []
-    output_dir = os.path.join(cfg.OUTPUT_DIR, "inference", *folder)
-    return WritingEvaluators(evaluators, dataset_name, output_dir)
+    built = [kind.from_config(cfg, dataset_name, ground_truth) for kind in EVALUATORS]
+    if output_dir is None:
+        folder = [dataset_name] if len(cfg.DATASETS.TEST) > 1 else []
+        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference", *folder)
+    return WritingEvaluators([e for e in built if e is not None], dataset_name, output_dir)

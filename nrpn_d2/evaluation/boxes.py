@@ -3,57 +3,51 @@
 import numpy as np
 
 
-def box_iou(a, b, border=0.0):
-    """
-    Intersection over union; the leading axes broadcast.
-
-    Args:
-        a, b (ndarray): boxes (..., 4).
-        border (float): what a side adds to ``x1 - x0``. 0 for continuous coordinates, 1 for the
-            inclusive pixel indices of the PASCAL VOC devkit.
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the intersection over union (...) of boxes (..., 4); the leading axes broadcast.
 
     Returns:
-        ndarray: (...), float64; 0 for two boxes without area.
+        float64; 0 for two boxes without area.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    intersection = _intersection(a, b, border)
-    union = box_area(a, border) + box_area(b, border) - intersection
-    return _ratio(intersection, union)
+    intersection = _intersection(a, b)
+    return _ratio(intersection, box_area(a) + box_area(b) - intersection)
 
 
-def covered_fraction(a, b):
-    """The fraction (...) of the area of ``a`` that lies on ``b``; otherwise as :func:`box_iou`."""
+def covered_fraction(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the fraction (...) of the area of ``a`` that lies on ``b``; else as box_iou."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     intersection = _intersection(a, b)
     return _ratio(intersection, np.broadcast_to(box_area(a), intersection.shape))
 
 
-def _intersection(a, b, border=0.0):
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + border
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + border
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas (...) of boxes (..., 4)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     return np.maximum(width, 0.0) * np.maximum(height, 0.0)
 
 
-def _ratio(part, whole):
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def box_area(boxes, border=0.0):
-    """Areas (...) of boxes (..., 4); ``border`` as in :func:`box_iou`."""
-    width = boxes[..., 2] - boxes[..., 0] + border
-    return width * (boxes[..., 3] - boxes[..., 1] + border)
+def check_boxes(boxes: np.ndarray, scores: np.ndarray, origin: str) -> None:
+    """Check that boxes (M, 4) and scores (M,) are finite and that no side is negative.
 
-
-def check_boxes(boxes, scores, origin):
-    """
-    Raise a ValueError that starts with ``origin`` unless boxes (M, 4) and scores (M,) are finite
-    and no side is negative.
+    Raises:
+        ValueError: starts with ``origin`` and names the first wrong box.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise ValueError(
-            f"{origin}: wants boxes (M, 4) and scores (M,), got {boxes.shape} and {scores.shape}"
+            f"{origin}: expected boxes (M, 4) and scores (M,), got {boxes.shape} and {scores.shape}"
         )
     upright = boxes[:, 2:] >= boxes[:, :2]  # false for NaN, too
+    # Sums are finite only if all terms are: two passes instead of a mask of every number
     if upright.all() and np.isfinite(boxes.sum()) and np.isfinite(scores.sum()):
         return
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)

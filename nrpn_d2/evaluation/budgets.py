@@ -1,52 +1,47 @@
 """The detections of one model at several numbers of proposals, from one forward pass."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN, ProposalNetwork
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def with_budgets(model, budgets):
-    """
-    Args:
-        model (nn.Module): GeneralizedRCNN or ProposalNetwork, possibly in DistributedDataParallel.
-        budgets (Sequence[int]): numbers of proposals.
-
-    Returns:
-        BudgetedModel: for ``inference_on_dataset`` with the evaluators of this package.
-    """
+def with_budgets(model: nn.Module, budgets: Sequence[int]) -> "BudgetedModel":
+    """Wrap a model, possibly in DistributedDataParallel, for ``inference_on_dataset`` and the
+    evaluators of this package; see :class:`BudgetedModel`."""
     return BudgetedModel(
         model.module if isinstance(model, DistributedDataParallel) else model, budgets
     )
 
 
 class BudgetedModel(nn.Module):
+    """Run a model once for the number of proposals that it is configured for and for all budgets.
+
+    A budget of K gives what the model gives with ``MODEL.RPN.POST_NMS_TOPK_TEST: K``, also where K
+    is more than the configured number: the RPN sorts its proposals, so the K best are the first K
+    of more, and the box head looks at each on its own. Only score threshold, NMS and top-k of the
+    detections are done again; ROI heads without a single box predictor (a cascade) are run again,
+    on the same features. In evaluation, ``forward`` gives for each image:
+
+    * "proposals": those of the model as it is configured, best first, in the original image's
+      pixels;
+    * "most_proposals": the same and, up to the largest budget, those that follow;
+    * "instances": the detections of the model as it is configured (GeneralizedRCNN only);
+    * "instances_at": {budget: detections} (GeneralizedRCNN only), perhaps without masks.
     """
-    Runs a model once with the largest budget; the smaller ones reuse what its box head predicted.
 
-    A budget of K gives what the model gives with ``MODEL.RPN.POST_NMS_TOPK_TEST: K``: the RPN sorts
-    its proposals, so the K best are the first K of more, and the box head looks at each on its own.
-    Only score threshold, NMS and top-k of the detections are done again; ROI heads without a single
-    box predictor (a cascade) are run again, on the same features. In evaluation, ``forward`` gives
-    for each image:
-
-    * "proposals": the proposals of the largest budget, best first, in the original image's pixels;
-    * "instances": the detections of the largest budget (GeneralizedRCNN only);
-    * "instances_at": {budget: detections} (GeneralizedRCNN only).
-    """
-
-    def __init__(self, model, budgets):
+    def __init__(self, model: nn.Module, budgets: Sequence[int]):
         """
-        Args: see :func:`with_budgets`.
-
         Raises:
-            ValueError: for a budget below 1.
-            TypeError: for another model.
+            ValueError: a budget below 1, or none.
+            TypeError: another model than GeneralizedRCNN and ProposalNetwork.
         """
         super().__init__()
         if not budgets or min(budgets) < 1:
@@ -59,53 +54,67 @@ class BudgetedModel(nn.Module):
         self.budgets = sorted(set(budgets))
         self.train(model.training)
 
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         if self.training:
             return self.model(batched_inputs)
-        with _most_proposals(self.model.proposal_generator, self.budgets[-1]):
-            if isinstance(self.model, ProposalNetwork):
-                return self.model(batched_inputs)
-            return self._detect(batched_inputs)
+        with _at_least(self.budgets[-1], self.model.proposal_generator) as configured:
+            if isinstance(self.model, GeneralizedRCNN):
+                return self._detect(batched_inputs, configured)
+            outputs = self.model(batched_inputs)
+        return [
+            {"proposals": output["proposals"][:configured], "most_proposals": output["proposals"]}
+            for output in outputs
+        ]
 
-    def _detect(self, batched_inputs):
-        if self.model.proposal_generator is None:  # precomputed: best first in Detectron2's loader
-            most = self.budgets[-1]
-            batched_inputs = [{**x, "proposals": x["proposals"][:most]} for x in batched_inputs]
+    def _detect(
+        self, batched_inputs: list[dict[str, Any]], configured: int | None
+    ) -> list[dict[str, Any]]:
         heads, seen = self.model.roi_heads, {}
         predictor = getattr(heads, "box_predictor", None)
-        predictor = predictor if isinstance(predictor, FastRCNNOutputLayers) else None
+        if not isinstance(predictor, FastRCNNOutputLayers):
+            predictor = None
         with _last_call(heads, seen, "heads"), _last_call(predictor, seen, "predictor"):
             outputs = self.model(batched_inputs)
         (images, features, proposals, *_), _ = seen["heads"]
+        counts = [len(of_image) for of_image in proposals]
+        in_all = [output["instances"] for output in outputs]
 
-        def detect(best):
+        def detect(number: int | None, boxes_only: bool) -> list[Instances]:
+            """Return the detections in the best ``number`` proposals of each image."""
+            if number is None or number >= max(counts):
+                return in_all
+            best = [of_image[:number] for of_image in proposals]
             if predictor is None:
-                return heads(images, features, best)[0]
-            return predictor.inference(_of_best(best, seen["predictor"][1], proposals), best)[0]
+                detections = heads(images, features, best)[0]
+            else:
+                predictions = _of_best(best, seen["predictor"][1], counts)
+                detections = predictor.inference(predictions, best)[0]
+                if not boxes_only and hasattr(heads, "forward_with_given_boxes"):
+                    detections = heads.forward_with_given_boxes(features, detections)
+            return [_in_original_pixels(*pair) for pair in zip(detections, batched_inputs)]
 
-        for output, image, found in zip(outputs, batched_inputs, proposals):
-            output["proposals"] = _in_original_pixels(found, image)
-            output["instances_at"] = {}
-        for budget in self.budgets[:-1]:
-            detections = detect([found[:budget] for found in proposals])
-            for output, image, found in zip(outputs, batched_inputs, detections):
-                output["instances_at"][budget] = _in_original_pixels(found, image)
-        for output in outputs:
-            output["instances_at"][self.budgets[-1]] = output["instances"]
+        own = detect(configured, boxes_only=False)
+        at = {k: own if k == configured else detect(k, boxes_only=True) for k in self.budgets}
+        for n, (output, image) in enumerate(zip(outputs, batched_inputs)):
+            output["proposals"] = _in_original_pixels(proposals[n][:configured], image)
+            output["most_proposals"] = _in_original_pixels(proposals[n], image)
+            output["instances"] = own[n]
+            output["instances_at"] = {k: detections[n] for k, detections in at.items()}
         return outputs
 
 
-def _of_best(best, predictions, proposals):
-    """Of the box predictor's tensors (all proposals, ...), the rows of each image's ``best``."""
-    counts = [len(found) for found in proposals]
+def _of_best(
+    best: list[Instances], predictions: Sequence[Tensor], counts: list[int]
+) -> tuple[Tensor, ...]:
+    """Return the rows of each image's ``best`` in the predictor's tensors (sum of counts, ...)."""
     return tuple(
         torch.cat([rows[: len(kept)] for rows, kept in zip(prediction.split(counts), best)])
         for prediction in predictions
     )
 
 
-def _in_original_pixels(instances, image):
-    """The instances in the size that the input dict asks for; the argument stays as it is."""
+def _in_original_pixels(instances: Instances, image: dict[str, Any]) -> Instances:
+    """Return the instances in the size that the input dict asks for; the argument stays."""
     fields = {
         name: value.clone() if isinstance(value, Boxes) else value
         for name, value in instances.get_fields().items()
@@ -119,22 +128,26 @@ def _in_original_pixels(instances, image):
 
 
 @contextmanager
-def _most_proposals(proposal_generator, budget):
-    """The RPN keeps ``budget`` proposals in evaluation, whatever its configuration says."""
+def _at_least(budget: int, proposal_generator: nn.Module | None) -> Iterator[int | None]:
+    """Let the RPN keep ``budget`` proposals in evaluation if it is configured for fewer.
+
+    Yields:
+        the configured number; None where proposals are read from a file: all that are given.
+    """
     limits = getattr(proposal_generator, "post_nms_topk", None)
-    if limits is None:  # precomputed proposals
-        yield
+    if limits is None:
+        yield None
         return
     configured = limits[False]
-    limits[False] = budget
+    limits[False] = max(configured, budget)
     try:
-        yield
+        yield configured
     finally:
         limits[False] = configured
 
 
 @contextmanager
-def _last_call(module, seen, name):
+def _last_call(module: nn.Module | None, seen: dict[str, Any], name: str) -> Iterator[None]:
     """Put what ``module`` gets and returns into ``seen[name]``."""
     if module is None:
         yield

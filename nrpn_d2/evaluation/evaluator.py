@@ -1,42 +1,68 @@
-"""The evaluators' common part: accumulate per image, gather over processes, then compute."""
+"""What the evaluators have in common: accumulate per image, gather over processes, then compute."""
 
 import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from matplotlib.figure import Figure
 
 from .boxes import check_boxes
-from .ground_truth import load_ground_truth
+from .ground_truth import GroundTruth, load_ground_truth
 
 logger = logging.getLogger(__name__)
 
 
 class PerImageEvaluator(DatasetEvaluator):
-    """
-    Keeps one record per image; subclasses read it from an output and compute from all.
+    """Keep one record per image; subclasses read it from an output and compute from all.
 
-    After ``evaluate``, the main process has ``curves`` (dict): what figures are drawn from.
+    All that belongs to an evaluator is in its class, and the class in ``EVALUATORS``.
+
+    Attributes:
+        curves: after ``evaluate``, in the main process: what figures are drawn from, by kind. Made
+            of dicts with text as keys, lists, arrays and numbers, as JSON is.
+        figures: kind -> function that draws {name of the run: curve of that kind}.
     """
 
-    def __init__(self, dataset_name, *, ground_truth=None):
+    figures: Mapping[str, Callable[[dict[str, Any]], Figure]] = {}
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
+    ) -> "PerImageEvaluator | None":
+        """Build the evaluator; None where a model of this config gives it nothing to evaluate."""
+        raise NotImplementedError
+
+    @staticmethod
+    def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
+        """Yield the rows of a comparison of runs: metric in words, number of proposals, value.
+
+        Args:
+            results: of all evaluators of a run: task -> {metric: value}.
+        """
+        return iter(())
+
+    def __init__(self, dataset_name: str, *, ground_truth: GroundTruth | None = None):
         """
         Args:
-            dataset_name (str): a name in DatasetCatalog.
-            ground_truth (GroundTruth): of the dataset, if it is already loaded.
+            ground_truth: of the dataset, if it is already loaded.
         """
         self.ground_truth = ground_truth or load_ground_truth(dataset_name)
         self.reset()
 
-    def reset(self):
-        self._records = {}
-        self.curves = {}
+    def reset(self) -> None:
+        self._records: dict[int, Any] = {}
+        self.curves: dict[str, Any] = {}
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """
         Raises:
-            ValueError: for an image that is not in the dataset or was processed before, for boxes
-                or scores that are not finite, and for boxes of negative width or height.
+            ValueError: an image is not in the dataset or was processed before, boxes or scores
+                are not finite, or a box has a negative width or height.
         """
         for image, output in zip(inputs, outputs):
             n = self.ground_truth.index_of(image["image_id"])
@@ -44,11 +70,11 @@ class PerImageEvaluator(DatasetEvaluator):
                 raise ValueError(f"image {image['image_id']!r} was processed twice")
             self._records[n] = self._read(output, n, f"image {image['image_id']!r}")
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
         """
         Returns:
-            OrderedDict: task -> {metric: value}, nan where nothing is to be found; None on all
-            processes but the main one.
+            task -> {metric: value}, nan where nothing is to be found; None on all processes but
+            the main one.
 
         Raises:
             ValueError: as :meth:`process`, and for images that several processes processed.
@@ -58,35 +84,33 @@ class PerImageEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._records, dst=0)
         return together(lambda: self._merge(gathered) if comm.is_main_process() else None)
 
-    def _merge(self, gathered):
-        records = {}
+    def _merge(self, gathered: list[dict[int, Any]]) -> dict[str, dict[str, float]]:
+        records: dict[int, Any] = {}
         for part in gathered:
             if records.keys() & part.keys():
                 raise ValueError("several processes processed the same images")
             records.update(part)
-        missing = len(self.ground_truth.image_index) - len(records)
-        if missing:
+        total = len(self.ground_truth.image_index)
+        if len(records) < total:
             logger.warning(
-                f"{missing} of the {len(self.ground_truth.image_index)} images of "
-                f"'{self.ground_truth.dataset_name}' were not processed; their objects count as "
-                "not found"
+                "%d of the %d images of '%s' were not processed; their objects count as missed",
+                *(total - len(records), total, self.ground_truth.dataset_name),
             )
-        return self._compute(records)
+        return OrderedDict(self._compute(records))  # the type that Detectron2 v0.5 prints
 
-    def _read(self, output, n, origin):
-        """The record of image n; ``origin`` starts the message of a ValueError."""
+    def _read(self, output: dict[str, Any], n: int, origin: str) -> Any:
+        """Return the record of image n; ``origin`` starts the message of a ValueError."""
         raise NotImplementedError
 
-    def _complete(self):
+    def _complete(self) -> None:
         """Finish the records of this process."""
 
-    def _compute(self, records):
+    def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
         raise NotImplementedError
 
 
-def together(function):
-    """
-    Call ``function`` on every process; where it raises on one, all raise instead of waiting for it.
+def together(function: Callable[[], Any]) -> Any:
+    """Call ``function`` on every process; where it raises on one, all raise instead of waiting.
 
     Raises:
         RuntimeError: on the other processes.
@@ -105,28 +129,33 @@ def together(function):
     return result
 
 
-def read_proposals(output, origin):
-    """
+def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the proposals of one image, as they come.
+
     Args:
-        output (dict): of a ProposalNetwork or :class:`BudgetedModel`.
-        origin (str): starts the message of a ValueError.
+        output: of a ProposalNetwork, :class:`BudgetedModel`, or :func:`evaluate_proposals`.
+        origin: starts the message of a ValueError.
 
     Returns:
-        ndarray, ndarray: boxes (K, 4) and objectness logits (K,), as they come.
+        boxes (K, 4); objectness logits (K,), descending numbers for proposals without any; and
+        how many of them, the best ones, are those of the model as it is configured.
     """
     if "proposals" not in output:
         raise ValueError(
             f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
             "nrpn_d2.evaluation.with_budgets(model, budgets)"
         )
-    proposals = output["proposals"]
-    return proposals.proposal_boxes.tensor.cpu().numpy(), proposals.objectness_logits.cpu().numpy()
+    proposals = output.get("most_proposals", output["proposals"])
+    boxes = proposals.proposal_boxes.tensor.cpu().numpy()
+    if proposals.has("objectness_logits"):
+        logits = proposals.objectness_logits.cpu().numpy()
+    else:
+        logits = -np.arange(len(boxes), dtype=np.float32)
+    return boxes, logits, len(output["proposals"])
 
 
-def best_first(boxes, logits, origin):
-    """
-    Boxes (K, 4) and logits (K,) in the order of the logits, checked by :func:`check_boxes`.
-    """
+def best_first(boxes: np.ndarray, logits: np.ndarray, origin: str) -> tuple[np.ndarray, np.ndarray]:
+    """Check boxes (K, 4) and logits (K,), and sort both by the logits, equal ones as they come."""
     check_boxes(boxes, logits, origin)
     if (logits[1:] > logits[:-1]).any():
         order = np.argsort(-logits, kind="stable")

@@ -128,6 +128,23 @@ def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figur
     return figure
 
 
+def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draw recall against background proposals per image, over all score thresholds.
+
+    Args:
+        runs: name -> ``curves["false_positives"]`` of :class:`ProposalErrorEvaluator`.
+    """
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for curve in runs.values():
+        axes.plot(curve["per_image"], np.asarray(curve["recall"], float))
+    axes.set(xscale="log", xlabel="background proposals per image", ylabel="recall, IoU 0.5")
+    axes.set_ylim(0, 1)
+    axes.grid(alpha=0.3)
+    _legend(axes, axes.lines, runs, "run")
+    return figure
+
+
 def precision_recall_figure(
     runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], task: str = "bbox"
 ) -> Figure:

@@ -1,7 +1,7 @@
 """The annotated objects of a registered dataset as flat arrays."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -10,31 +10,34 @@ from detectron2.structures import BoxMode
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """
-    G objects on N images, in the dataset's order.
+    """G objects of C classes on N images, in the dataset's order.
 
     Attributes:
-        dataset_name (str): the registered name.
-        class_names (list[str]): the C classes.
-        image_index (dict): image id -> n in [0, N), in the dataset's order.
-        boxes (ndarray): (G, 4) float64, x0, y0, x1, y1 in pixels.
-        classes (ndarray): (G,) int in [0, C).
-        ignored (ndarray): (G,) bool; difficult or crowd, neither to be found nor an error if found.
-        crowd (ndarray): (G,) bool, those of the ignored that are a crowd.
-        images (ndarray): (G,) int in [0, N), ascending.
+        dataset_name: the registered name.
+        class_names: of the C classes.
+        image_index: image id -> n in [0, N), in the dataset's order.
+        boxes: (G, 4) float64, x0, y0, x1, y1 in pixels.
+        classes: (G,) int in [0, C).
+        ignored: (G,) bool; difficult or crowd, neither to be found nor an error if found.
+        crowd: (G,) bool, those of the ignored that are a group of objects in one box.
+        images: (G,) int in [0, N), ascending.
     """
 
     dataset_name: str
     class_names: list[str]
-    image_index: dict[Any, int]
+    image_index: dict[Hashable, int]
     boxes: np.ndarray
     classes: np.ndarray
     ignored: np.ndarray
     crowd: np.ndarray
     images: np.ndarray
 
-    def index_of(self, image_id):
-        """The number n of an image; a ValueError for an image that is not in the dataset."""
+    def index_of(self, image_id: Hashable) -> int:
+        """Return the number n of an image.
+
+        Raises:
+            ValueError: the image is not in the dataset.
+        """
         try:
             return self.image_index[image_id]
         except KeyError:
@@ -44,22 +47,18 @@ class GroundTruth:
                 f"({len(self.image_index)} images: {known}, ...); do the predictions belong to it?"
             ) from None
 
-    def of_image(self, n):
-        """The slice of the objects of image n."""
+    def of_image(self, n: int) -> slice:
+        """Return the slice of the objects of image n."""
         return slice(*np.searchsorted(self.images, (n, n + 1)))
 
 
-def load_ground_truth(dataset_name):
-    """
-    Args:
-        dataset_name (str): a name in DatasetCatalog; its dicts are Detectron2's standard ones. An
-            annotation with a true ``difficult`` (VOC) or ``iscrowd`` (COCO) is ignored.
+def load_ground_truth(dataset_name: str) -> GroundTruth:
+    """Read the objects of a dataset in Detectron2's standard format, whatever their ``bbox_mode``.
 
-    Returns:
-        GroundTruth
+    An annotation with a true ``difficult`` (VOC) or ``iscrowd`` (COCO) is ignored.
 
     Raises:
-        ValueError: for an image id that occurs twice.
+        ValueError: an image id occurs twice.
     """
     dicts = DatasetCatalog.get(dataset_name)
     image_index = {record["image_id"]: n for n, record in enumerate(dicts)}
@@ -78,6 +77,6 @@ def load_ground_truth(dataset_name):
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         classes=np.array([obj["category_id"] for _, obj in objects], np.int64),
         ignored=difficult | crowd,
-        crowd=crowd,
+        crowd=crowd & ~difficult,  # a difficult object is one object, however it is marked
         images=np.array([n for n, _ in objects], np.int64),
     )

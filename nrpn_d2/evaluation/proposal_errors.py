@@ -1,40 +1,49 @@
-"""
-What the proposals that find nothing are: the quantity that the nRPN is to reduce.
+"""What the proposals that find nothing are: the quantity that the nRPN is to reduce.
 
 Shape shorthand as in ``recall.py``: K proposals of one image, best score first; G objects.
 """
 
 import logging
-from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from .boxes import box_iou, covered_fraction
 from .evaluator import PerImageEvaluator, best_first, read_proposals
-from .report import error_table
+from .figures import error_figure, false_positive_figure
+from .ground_truth import GroundTruth
+from .report import format_table
 
 logger = logging.getLogger(__name__)
 
 # Of an object, the best-scored proposal with IoU >= 0.5 is a hit and the others are duplicates;
 # 0.3 <= IoU < 0.5 is a bad localisation, IoU < 0.3 background: the bound below which the RPN takes
 # an anchor as negative. Proposals on ignored (difficult) objects are no error, nor those of which
-# half lies on a crowd.
+# half lies on a crowd
 KINDS = ("hit", "duplicate", "localisation", "background", "ignored")
 HIT_IOU, BACKGROUND_IOU, CROWD_FRACTION = 0.5, 0.3, 0.5
 
-# Where confident begins: 0.7 is the threshold of the false-positive miner.
+# Where confident begins: 0.7 is the threshold of the false-positive miner
 SCORES = (0.5, 0.7, 0.9)
 
+# Where the curve of recall is sampled: background proposals per image, from one in 100 images on
+FALSE_POSITIVES = np.logspace(-2, 3, 101)
 
-def classify_proposals(iou, ignored, on_crowd=False):
-    """
+
+def classify_proposals(
+    iou: np.ndarray, ignored: np.ndarray, on_crowd: np.ndarray | bool = False
+) -> np.ndarray:
+    """Find the kind of each proposal. It belongs to the object that it overlaps most.
+
     Args:
-        iou (ndarray): (G, K) with all objects of one image but its crowds.
-        ignored (ndarray): (G,) bool, difficult.
-        on_crowd (ndarray): (K,) bool, at least half of the proposal lies on a crowd.
+        iou: (G, K) with all objects of one image but its crowds.
+        ignored: (G,) bool, difficult.
+        on_crowd: (K,) bool, at least half of the proposal lies on a crowd.
 
     Returns:
-        ndarray: (K,) index in KINDS. A proposal belongs to the object it overlaps most.
+        (K,) index in KINDS.
     """
     kinds = np.full(iou.shape[1], KINDS.index("background"))
     kinds[on_crowd] = KINDS.index("ignored")
@@ -50,64 +59,128 @@ def classify_proposals(iou, ignored, on_crowd=False):
 
 
 class ProposalErrorEvaluator(PerImageEvaluator):
+    """What the best proposals of each image are, class-agnostic.
+
+    ``evaluate`` returns the task "proposal_errors". Of the proposals of the model as it is
+    configured: "hit", "duplicate", "localisation", "background" and "ignored" in percent; and the
+    mean number per image with a score above s = 0.5, 0.7, 0.9: "hit>s", ..., and "on_empty>s" per
+    image without objects. Of the K best for each budget K: "hit@K", ... in percent. The score is
+    the sigmoid of the objectness logit; nan for proposals without logits.
+
+    ``curves["errors"]`` is {K: {kind: percent}}. ``curves["false_positives"]`` is what a score
+    threshold trades: "per_image" background proposals and the "recall" of the hits among as many,
+    all images and scores in common; not there for proposals without logits.
     """
-    What the K best proposals of each image are, class-agnostic.
 
-    ``evaluate`` returns the task "proposal_errors": "hit@K", "duplicate@K", "localisation@K",
-    "background@K" and "ignored@K", in percent of the proposals; and, of the proposals in the
-    largest budget with a score above s = 0.5, 0.7, 0.9, the mean number per image: "hit>s", ...,
-    and "on_empty>s" per image without objects. The score is the sigmoid of the objectness logit.
+    figures = {"errors": error_figure, "false_positives": false_positive_figure}
 
-    ``curves["errors"]`` is {K: {kind: percent}}.
-    """
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
+    ) -> "ProposalErrorEvaluator":
+        return cls(dataset_name, budgets=cfg.TEST.PROPOSALS.BUDGETS, ground_truth=ground_truth)
 
-    def __init__(self, dataset_name, *, budgets=(50, 100, 300), scored=True, ground_truth=None):
+    @staticmethod
+    def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
+        errors = results.get("proposal_errors", {})
+        if "background>0.7" in errors:
+            words = "background, score > 0.7, per image"
+            yield words, "as configured", errors["background>0.7"]
+
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        budgets: Sequence[int] = (50, 100, 300),
+        ground_truth: GroundTruth | None = None,
+    ):
         """
         Args:
-            dataset_name (str): a name in DatasetCatalog.
-            budgets (Sequence[int]): numbers of proposals.
-            scored (bool): False if the logits only rank; what depends on a score is then nan.
-            ground_truth (GroundTruth): of the dataset, if it is already loaded.
+            budgets: numbers of proposals.
+            ground_truth: of the dataset, if it is already loaded.
         """
         super().__init__(dataset_name, ground_truth=ground_truth)
         self._budgets = sorted(budgets)
-        self._scored = scored
 
-    def _read(self, output, n, origin):
-        boxes, logits = best_first(*read_proposals(output, origin), origin)
-        boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
+    def _read(
+        self, output: dict[str, Any], n: int, origin: str
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the kind (K,) and score (K,) of each proposal, and how many are configured."""
+        boxes, logits, configured = read_proposals(output, origin)
+        boxes, logits = best_first(boxes, logits, origin)
         of_image = self.ground_truth.of_image(n)
         objects, crowd = self.ground_truth.boxes[of_image, None], self.ground_truth.crowd[of_image]
         on_crowd = (covered_fraction(boxes, objects[crowd]) >= CROWD_FRACTION).any(axis=0)
         ignored = self.ground_truth.ignored[of_image][~crowd]
         kinds = classify_proposals(box_iou(objects[~crowd], boxes), ignored, on_crowd)
-        return kinds, np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
+        scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
+        if not output["proposals"].has("objectness_logits"):
+            scores[:] = np.nan
+        return kinds.astype(np.int8), scores, configured
 
-    def _compute(self, records):
-        results, self.curves = OrderedDict(), {"errors": {}}
-        for budget in self._budgets:
-            counts = _count(kinds[:budget] for kinds, _ in records.values())
-            shares = 100 * counts / counts.sum() if counts.sum() else np.full(len(KINDS), np.nan)
-            self.curves["errors"][budget] = dict(zip(KINDS, shares.tolist()))
-            results.update({f"{kind}@{budget}": share for kind, share in zip(KINDS, shares)})
-        empty = set(self.ground_truth.image_index.values()) - set(self.ground_truth.images.tolist())
-        for s in SCORES:
-            confident = {n: kinds[score > s] for n, (kinds, score) in records.items()}
-            means = _count(confident.values()) / max(len(records), 1)
-            results.update({f"{kind}>{s}": mean for kind, mean in zip(KINDS, means)})
-            on_empty = [len(confident[n]) for n in empty if n in confident]
-            results[f"on_empty>{s}"] = np.mean(on_empty) if on_empty else np.nan
-        if not self._scored:
-            results.update({key: np.nan for key in results if ">" in key})
-        results = OrderedDict((key, float(value)) for key, value in results.items())
+    def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
+        own = {n: (kinds[:k], scores[:k]) for n, (kinds, scores, k) in records.items()}
+        shares = {"": _shares(kinds for kinds, _ in own.values())}
+        for k in self._budgets:
+            shares[f"@{k}"] = _shares(kinds[:k] for kinds, _, _ in records.values())
+        results = {
+            f"{kind}{budget}": share
+            for budget, of_kinds in shares.items()
+            for kind, share in of_kinds.items()
+        }
+        self.curves = {"errors": {str(k): shares[f"@{k}"] for k in self._budgets}}
+        scored = not any(np.isnan(scores).any() for _, scores in own.values())
+        results.update(self._confident(own, scored))
+        if scored:
+            self.curves["false_positives"] = self._trade_off(own)
         logger.info(
-            f"Proposals on {self.ground_truth.dataset_name} by kind: percent of the best "
-            f"#proposals, and number per image with a score above that\n"
-            + error_table(results, self._budgets, SCORES, KINDS)
+            "Proposals on %s by kind: percent of the best #proposals, and number per image with a "
+            "score above that\n%s",
+            *(self.ground_truth.dataset_name, self._table(results)),
         )
-        return OrderedDict(proposal_errors=results)
+        return {"proposal_errors": results}
+
+    def _confident(self, own: dict[int, Any], scored: bool) -> dict[str, float]:
+        """Count the proposals above each of SCORES, per image."""
+        empty = set(self.ground_truth.image_index.values()) - set(self.ground_truth.images.tolist())
+        results = {}
+        for s in SCORES:
+            confident = {n: kinds[scores > s] for n, (kinds, scores) in own.items()}
+            means = _count(confident.values()) / max(len(own), 1)
+            results.update({f"{kind}>{s}": float(mean) for kind, mean in zip(KINDS, means)})
+            on_empty = [len(confident[n]) for n in empty if n in confident]
+            results[f"on_empty>{s}"] = float(np.mean(on_empty)) if on_empty else np.nan
+        return results if scored else dict.fromkeys(results, np.nan)
+
+    def _trade_off(self, own: dict[int, Any]) -> dict[str, Any]:
+        """Sample recall at each number of FALSE_POSITIVES per image that the proposals reach."""
+        kinds = np.concatenate([np.empty(0, np.int8), *(kinds for kinds, _ in own.values())])
+        scores = np.concatenate([np.empty(0), *(scores for _, scores in own.values())])
+        kinds = kinds[np.argsort(-scores, kind="stable")]
+        wrong = np.cumsum(kinds == KINDS.index("background")) / max(len(own), 1)
+        hits = np.append(0, np.cumsum(kinds == KINDS.index("hit")))
+        reached = FALSE_POSITIVES[FALSE_POSITIVES <= wrong.max(initial=0)]
+        at = np.searchsorted(wrong, reached, side="right")
+        objects = np.sum(~self.ground_truth.ignored)
+        return {"per_image": reached, "recall": hits[at] / (objects or np.nan)}
+
+    def _table(self, results: dict[str, float]) -> str:
+        rows = [
+            [budget or "as configured", "%", *(results[kind + at + budget] for kind in KINDS)]
+            for at, budget in [("", ""), *(("@", str(k)) for k in self._budgets)]
+        ]
+        for s in SCORES:
+            keys = [*(f"{kind}>{s}" for kind in KINDS), f"on_empty>{s}"]
+            rows.append([f"score > {s}", "per image", *(results[key] for key in keys)])
+        return format_table(["#proposals", "", *KINDS, "on images without objects"], rows)
 
 
-def _count(kinds):
-    """Number of proposals of each kind, (len(KINDS),), in several arrays of kinds."""
+def _shares(kinds: Iterable[np.ndarray]) -> dict[str, float]:
+    """Return the percentage of each kind; nan without proposals."""
+    counts = _count(kinds)
+    return dict(zip(KINDS, (100 * counts / (counts.sum() or np.nan)).tolist()))
+
+
+def _count(kinds: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the number of proposals of each kind, (len(KINDS),), in several arrays of kinds."""
     return np.bincount(np.concatenate([np.empty(0, int), *kinds]), minlength=len(KINDS))

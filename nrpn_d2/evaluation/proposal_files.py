@@ -1,5 +1,4 @@
-"""
-Proposals as files of any method: written, read, checked and evaluated without a model.
+"""Proposals as files of any method: written, read, checked and evaluated without a model.
 
 Two formats, told apart by the ending:
 
@@ -7,71 +6,74 @@ Two formats, told apart by the ending:
        "boxes" (a (K, 4) array per image), "objectness_logits" ((K,) each) and "bbox_mode".
 .json  COCO's result format, a list of {"image_id", "category_id", "bbox", "score"}; bbox is x, y,
        width, height. Scores that all lie in [0, 1] are probabilities, others are logits.
+
+Proposals may only be ranked, best first, without scores. Both formats need numbers, so these are 0,
+-1, -2, ..., and the file says so: "ranked": True, in a .json with each result.
 """
 
 import json
 import os
 import pickle
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..utils.safe_load import load_file
 from ..utils.saving import atomic_open
+from . import build_evaluators
 from .boxes import check_boxes
-from .ground_truth import load_ground_truth
-from .output import WritingEvaluators
-from .proposal_errors import ProposalErrorEvaluator
-from .recall_evaluator import ProposalRecallEvaluator
 
 
 class Proposals(NamedTuple):
     """K proposals of one image, best first."""
 
     boxes: np.ndarray  # (K, 4) float32: x0, y0, x1, y1 in pixels
-    logits: np.ndarray  # (K,) float32
+    logits: np.ndarray | None  # (K,) float32; None for proposals that are only ranked
 
 
-def save_proposals(path, proposals):
-    """
+def save_proposals(path: str, proposals: Mapping[Hashable, Proposals]) -> None:
+    """Write a .pkl or .json.
+
     Args:
-        path (str): ends in .pkl or .json.
-        proposals (dict): image id -> :class:`Proposals`. In a .json, images without proposals
-            leave no trace; a .pkl for Detectron2's loader needs every image of the dataset.
+        proposals: by image id; of all images with logits, or of none. In a .json, images without
+            proposals leave no trace; a .pkl for Detectron2's loader needs every image of the
+            dataset.
     """
-    _check_ending(path)
+    check_ending(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    ranked = any(of_image.logits is None for of_image in proposals.values())
+    boxes = [of_image.boxes for of_image in proposals.values()]
+    logits = [
+        -np.arange(len(of_image.boxes), dtype=np.float32) if ranked else of_image.logits
+        for of_image in proposals.values()
+    ]
     if path.endswith(".pkl"):
-        content = {
-            "ids": list(proposals),
-            "boxes": [found.boxes for found in proposals.values()],
-            "objectness_logits": [found.logits for found in proposals.values()],
-            "bbox_mode": BoxMode.XYXY_ABS.value,
-        }
+        content = {"ids": list(proposals), "boxes": boxes, "objectness_logits": logits}
+        content.update({"bbox_mode": BoxMode.XYXY_ABS.value, "ranked": ranked})
         with atomic_open(path, "wb") as f:
             pickle.dump(content, f)
         return
-    as_probability = not are_ranks(proposals)
     results = []
-    for image_id, (boxes, logits) in proposals.items():
-        scores = logits.astype(np.float64)
-        scores = 1 / (1 + np.exp(-scores)) if as_probability else scores
-        boxes = BoxMode.convert(boxes.astype(np.float64), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+    for image_id, xyxy, scores in zip(proposals, boxes, logits):
+        if not ranked:
+            scores = 1 / (1 + np.exp(-scores.astype(np.float64)))
+        xywh = BoxMode.convert(xyxy.astype(np.float64), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
         results += [
             {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}
-            for box, score in zip(boxes.tolist(), scores.tolist())
+            | ({"ranked": True} if ranked else {})
+            for box, score in zip(xywh.tolist(), scores.tolist())
         ]
     with atomic_open(path, "w") as f:
         json.dump(results, f)
 
 
-def load_proposals(path):
-    """
-    Returns:
-        dict: image id -> :class:`Proposals`.
+def load_proposals(path: str) -> dict[Hashable, Proposals]:
+    """Read the proposals of each image.
 
     Raises:
         ValueError: naming ``path``, for another ending or content, boxes that are not finite or of
@@ -79,9 +81,10 @@ def load_proposals(path):
         CheckpointError: for a pickle with anything but arrays and plain containers, which is not
             run.
     """
-    _check_ending(path)
+    check_ending(path)
     try:
-        per_image = list(_from_pickle(path) if path.endswith(".pkl") else _from_json(path))
+        ranked, per_image = _from_pickle(path) if path.endswith(".pkl") else _from_json(path)
+        per_image = list(per_image)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} is not a proposal file: {type(e).__name__}: {e}") from e
     proposals = {}
@@ -92,20 +95,24 @@ def load_proposals(path):
         boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
         check_boxes(boxes, logits, f"{path}: image {image_id!r}")
         order = np.argsort(-logits, kind="stable")
-        proposals[image_id] = Proposals(boxes[order], logits[order])
-    if not any(len(found.boxes) for found in proposals.values()):
+        proposals[image_id] = Proposals(boxes[order], None if ranked else logits[order])
+    if not any(len(of_image.boxes) for of_image in proposals.values()):
         raise ValueError(f"{path} has no boxes at all")
     return proposals
 
 
-def _check_ending(path):
+def check_ending(path: str) -> None:
+    """Raise a ValueError unless the file name ends as a proposal file's."""
     if not path.endswith((".pkl", ".json")):
         raise ValueError(f"{path}: a proposal file ends in .pkl (Detectron2) or .json (COCO)")
 
 
-def _from_pickle(path):
+_PerImage = Iterator[tuple[Hashable, Any, Any]]  # image id, boxes (K, 4), logits (K,)
+
+
+def _from_pickle(path: str) -> tuple[bool, _PerImage]:
     content = load_file(path)
-    # Detectron's first version has other names.
+    # Detectron's first version has other names
     ids = content["ids"] if "ids" in content else content["indexes"]
     scores = content["objectness_logits" if "objectness_logits" in content else "scores"]
     mode = BoxMode(content.get("bbox_mode", BoxMode.XYXY_ABS))
@@ -116,61 +123,64 @@ def _from_pickle(path):
             f"{path}: {len(ids)} ids, boxes of {len(content['boxes'])} and scores of "
             f"{len(scores)} images"
         )
-    for image_id, boxes, logits in zip(ids, content["boxes"], scores):
-        boxes = np.asarray(boxes, np.float64)
-        if boxes.size and mode == BoxMode.XYWH_ABS:
-            boxes = BoxMode.convert(boxes, mode, BoxMode.XYXY_ABS)
-        # An id may be a numpy scalar, which equals its number but prints otherwise.
-        yield getattr(image_id, "item", lambda: image_id)(), boxes, logits
+
+    def per_image() -> _PerImage:
+        for image_id, boxes, logits in zip(ids, content["boxes"], scores):
+            boxes = np.asarray(boxes, np.float64)
+            if boxes.size and mode == BoxMode.XYWH_ABS:
+                boxes = BoxMode.convert(boxes, mode, BoxMode.XYXY_ABS)
+            # An id may be a numpy scalar, which equals its number but prints otherwise
+            image_id = image_id.item() if isinstance(image_id, np.generic) else image_id
+            yield image_id, boxes, logits
+
+    return bool(content.get("ranked", False)), per_image()
 
 
-def _from_json(path):
+def _from_json(path: str) -> tuple[bool, _PerImage]:
     with open(path) as f:
         results = json.load(f)
-    by_image = {}
+    if not isinstance(results, list):
+        what = "COCO's ground truth" if "annotations" in results else "another kind of JSON"
+        raise ValueError(
+            f"{path} is not a proposal file: it looks like {what}. Proposals are a list of "
+            '{"image_id": ..., "category_id": 1, "bbox": [x, y, width, height], "score": ...}'
+        )
+    by_image: dict[Hashable, list] = {}
     for result in results:
         by_image.setdefault(result["image_id"], []).append([*result["bbox"], result["score"]])
+    ranked = any(result.get("ranked") for result in results)
     scores = np.array([result["score"] for result in results], np.float64)
-    are_probabilities = bool(((scores >= 0) & (scores <= 1)).all())
-    for image_id, rows in by_image.items():
-        try:
-            rows = np.array(rows, np.float64).reshape(len(rows), 5)
-        except ValueError:
-            raise ValueError(
-                f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
-            ) from None
-        boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-        yield image_id, boxes, _logit(rows[:, 4]) if are_probabilities else rows[:, 4]
+    are_logits = ranked or bool(((scores < 0) | (scores > 1)).any())
+
+    def per_image() -> _PerImage:
+        for image_id, rows in by_image.items():
+            try:
+                rows = np.array(rows, np.float64).reshape(len(rows), 5)
+            except ValueError:
+                raise ValueError(
+                    f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
+                ) from None
+            boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+            yield image_id, boxes, rows[:, 4] if are_logits else _logit(rows[:, 4])
+
+    return ranked, per_image()
 
 
-def _logit(probabilities):
-    """Finite also for 0 and 1."""
+def _logit(probabilities: np.ndarray) -> np.ndarray:
+    """Return logits that are finite also for 0 and 1."""
     p = np.clip(probabilities, 1e-15, 1 - 1e-15)
     return np.log(p) - np.log1p(-p)
 
 
-def rank_logits(count):
-    """(count,) scores that say nothing but the order: -1, -2, ..."""
-    return -np.arange(1, count + 1, dtype=np.float32)
+def assign_proposals(
+    proposals: Mapping[Hashable, Proposals], dataset_name: str, origin: str
+) -> dict[Hashable, Proposals]:
+    """Give proposals the dataset's image ids: as for Detectron2, 7 and "7" are the same image.
 
-
-def are_ranks(proposals):
-    """Whether all scores are whole numbers below 0, as of :func:`rank_logits`."""
-    return all(
-        (found.logits < 0).all() and (found.logits == np.rint(found.logits)).all()
-        for found in proposals.values()
-    )
-
-
-def assign_proposals(proposals, dataset_name, origin):
-    """
     Args:
-        proposals (dict): of :func:`load_proposals`.
-        dataset_name (str): a name in DatasetCatalog.
-        origin (str): the file, for messages.
-
-    Returns:
-        dict: the same, by the dataset's image ids: as for Detectron2, 7 and "7" are the same image.
+        proposals: of :func:`load_proposals`.
+        dataset_name: a name in DatasetCatalog.
+        origin: the file, for messages.
 
     Raises:
         ValueError: for images that are not in the dataset or are there as 7 and as "7", and for
@@ -185,69 +195,54 @@ def assign_proposals(proposals, dataset_name, origin):
             f"first: {next(iter(records), None)!r}); it is a file of another dataset"
         )
     assigned = {}
-    for image_id, found in proposals.items():
+    for image_id, of_image in proposals.items():
         record = records[str(image_id)]
         size = np.array([record.get("width", np.inf), record.get("height", np.inf)])
-        centre = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        centre = (of_image.boxes[:, :2] + of_image.boxes[:, 2:]) / 2
         outside = ((centre < 0) | (centre > size)).any(axis=1)
         if outside.any():
             k = int(np.argmax(outside))
             raise ValueError(
                 f"{origin}: image {image_id!r} is {size[0]} x {size[1]} pixels in dataset "
-                f"'{dataset_name}', proposal {k} is {found.boxes[k].tolist()}; it is a file of "
+                f"'{dataset_name}', proposal {k} is {of_image.boxes[k].tolist()}; it is a file of "
                 "another dataset, or of resized images"
             )
         if record["image_id"] in assigned:
-            raise ValueError(
-                f"{origin}: image {image_id!r} is there twice, as text and as a number"
-            )
-        assigned[record["image_id"]] = found
+            raise ValueError(f"{origin}: image {image_id!r} occurs as text and as a number")
+        assigned[record["image_id"]] = of_image
     return assigned
 
 
-def evaluate_proposals(path, dataset_name, output_dir, *, budgets, iou_thresholds):
-    """
-    Recall and errors of the proposals in a file: logged, returned, and written to ``output_dir``
-    as by :class:`WritingEvaluators`. Images that the file lacks have no proposals.
+def evaluate_proposals(
+    path: str, dataset_name: str, output_dir: str, cfg: CfgNode
+) -> dict[str, dict[str, float]]:
+    """Evaluate the proposals in a file as those of a ProposalNetwork.
 
-    Of proposals that are only ranked (see :func:`are_ranks`), what depends on scores is nan.
+    Images that the file lacks have no proposals. The model "as it is configured" is the file with
+    all its proposals.
 
     Args:
-        path (str): a file for :func:`load_proposals`, whose errors it raises, as well as those of
+        path: a file for :func:`load_proposals`, whose errors are raised, as well as those of
             :func:`assign_proposals`.
-        dataset_name (str): a name in DatasetCatalog.
-        output_dir (str): folder, made if it is not there.
-        budgets, iou_thresholds: see :class:`ProposalRecallEvaluator`.
+        dataset_name: a name in DatasetCatalog.
+        output_dir: folder to write to, made if it does not exist.
+        cfg: TEST.PROPOSALS gives budgets and thresholds.
 
     Returns:
-        OrderedDict: task -> {metric: value}.
+        task -> {metric: value}; nan for what depends on scores, if the file has only ranks.
     """
     proposals = assign_proposals(load_proposals(path), dataset_name, path)
-    ground_truth = load_ground_truth(dataset_name)
-    evaluators = WritingEvaluators(
-        [
-            ProposalRecallEvaluator(
-                dataset_name,
-                budgets=budgets,
-                iou_thresholds=iou_thresholds,
-                ground_truth=ground_truth,
-            ),
-            ProposalErrorEvaluator(
-                dataset_name,
-                budgets=budgets,
-                scored=not are_ranks(proposals),
-                ground_truth=ground_truth,
-            ),
-        ],
-        dataset_name,
-        output_dir,
-    )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    evaluators = build_evaluators(cfg, dataset_name, output_dir)
     evaluators.reset()
     none = Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32))
-    for image_id in ground_truth.image_index:
-        boxes, logits = proposals.get(image_id, none)
+    for record in DatasetCatalog.get(dataset_name):
+        boxes, logits = proposals.get(record["image_id"], none)
         instances = Instances((0, 0))  # the evaluators do not ask for the size
         instances.proposal_boxes = Boxes(torch.from_numpy(boxes))
-        instances.objectness_logits = torch.from_numpy(logits)
-        evaluators.process([{"image_id": image_id}], [{"proposals": instances}])
+        if logits is not None:
+            instances.objectness_logits = torch.from_numpy(logits)
+        evaluators.process([record], [{"proposals": instances}])
     return evaluators.evaluate()

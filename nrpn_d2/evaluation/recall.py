@@ -1,5 +1,4 @@
-"""
-Recall of class-agnostic proposals: how many objects does some proposal cover?
+"""Recall of class-agnostic proposals: how many objects does some proposal cover?
 
 Shape shorthand in this module:
 
@@ -9,8 +8,14 @@ Shape shorthand in this module:
     B: budgets; a budget is the number of best proposals that count
     Z: size ranges
     T: IoU thresholds
+
+Most pairs of an object and a proposal hardly overlap and decide nothing: ``close_pairs`` finds the
+few that do in all images of a block at once, and everything after it works on flat arrays of these
+pairs. That, and matching one by one only where two objects want the same proposal, is why an
+evaluation takes seconds.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +33,9 @@ SIZE_RANGES = {
 AR_THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.05), 2)
 
 
-def in_size_ranges(areas, size_ranges=SIZE_RANGES):
-    """Which of the areas (G,) lies in which range: (Z, G) bool."""
-    bounds = np.array(list(size_ranges.values()))
+def in_size_ranges(areas: np.ndarray) -> np.ndarray:
+    """Return which of the areas (G,) lies in which of SIZE_RANGES: (Z, G) bool."""
+    bounds = np.array(list(SIZE_RANGES.values()))
     return (areas >= bounds[:, :1]) & (areas < bounds[:, 1:])
 
 
@@ -42,81 +47,92 @@ class Pairs(NamedTuple):
     iou: np.ndarray  # (M,)
 
 
-def side_by_side(boxes):
-    """Boxes of N images, (K, 4) each -> (4, N, largest K) float32, zeros where there is no box."""
+def side_by_side(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack the boxes of N images, (K, 4) each, to (4, N, largest K) float32, padded with zeros.
+
+    Coordinates come first, so that each is one contiguous array for numpy.
+    """
     stacked = np.zeros((len(boxes), max(map(len, boxes), default=0), 4), np.float32)
     for row, of_image in zip(stacked, boxes):
         row[: len(of_image)] = of_image
     return np.ascontiguousarray(stacked.transpose(2, 0, 1))
 
 
-def close_pairs(objects, proposals, floor):
-    """
-    Find the pairs that may have an IoU of at least ``floor``, in several images at once.
+def close_pairs(
+    objects: Sequence[np.ndarray], proposals: np.ndarray, floor: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the pairs that may have an IoU of at least ``floor``, in several images at once.
 
     An operation is done for the first object of every image, then for the second of every image
-    that has one, and so on: as many operations as the fullest image has objects.
+    that has one, and so on: as many operations as the fullest image has objects, instead of some
+    for each image.
 
     Args:
-        objects (list[ndarray]): (G, 4) of each of N images.
-        proposals (ndarray): (4, N, K), see :func:`side_by_side`.
+        objects: (G, 4) of each of N images.
+        proposals: (4, N, K), see :func:`side_by_side`.
 
     Returns:
-        ndarray, ndarray, ndarray: indices (M,) of images, objects in the image, and proposals, in
-        that order. In float32 and a little generous: compute the exact IoU of these pairs.
+        indices (M,) of images, objects in the image, and proposals, in that order. In float32 and
+        a little generous: compute the exact IoU of these pairs.
     """
     num_objects = np.array([len(of_image) for of_image in objects])
+    # The images that have a g-th object are then the first rows: slices, no copies
     fullest_first = np.argsort(-num_objects, kind="stable")
     x0, y0, x1, y1 = proposals[:, fullest_first]  # (N, K) each
-    # IoU >= f exactly where intersection >= f / (1 + f) * (sum of the areas).
+    # IoU = I / (A + B - I) >= f exactly where I >= f / (1 + f) * (A + B): no division, and the
+    # proposals' part of the right side is the same for all objects. 0.999 outweighs the rounding
+    # of float32; the exact IoU decides later
     share = np.float32(0.999 * floor / (1 + floor))
-    areas = share * (x1 - x0) * (y1 - y0) + np.float32(1e-30)  # of two points 0 is not enough
-    found = [np.empty((3, 0), int)]
+    # With 0 on the right side, two points, or the padding, would count as close
+    areas = share * (x1 - x0) * (y1 - y0) + np.float32(1e-30)
+    close = [np.empty((3, 0), int)]  # images, objects, proposals
     for g in range(num_objects.max(initial=0)):
-        having = int((num_objects > g).sum())
-        ranked = np.stack([objects[n][g] for n in fullest_first[:having]]).astype(np.float32)
-        a0, b0, a1, b1 = ranked.T[:, :, None]  # (having, 1) each
-        across = np.minimum(x1[:having], a1) - np.maximum(x0[:having], a0)
-        down = np.minimum(y1[:having], b1) - np.maximum(y0[:having], b0)
+        rows = int((num_objects > g).sum())
+        ranked = np.stack([objects[n][g] for n in fullest_first[:rows]]).astype(np.float32)
+        a0, b0, a1, b1 = ranked.T[:, :, None]  # (rows, 1) each
+        across = np.minimum(x1[:rows], a1) - np.maximum(x0[:rows], a0)
+        down = np.minimum(y1[:rows], b1) - np.maximum(y0[:rows], b0)
+        # One factor of the intersection may stay negative: the product is then not positive
         across *= np.maximum(down, 0, out=down)
-        close = across >= areas[:having] + share * (a1 - a0) * (b1 - b0)
-        rows, columns = np.divmod(np.flatnonzero(close), max(close.shape[1], 1))
-        found.append(np.stack([fullest_first[rows], np.full(len(rows), g), columns]))
-    images, ranks, columns = np.concatenate(found, axis=1)
+        is_close = across >= areas[:rows] + share * (a1 - a0) * (b1 - b0)
+        row, column = np.divmod(np.flatnonzero(is_close), max(is_close.shape[1], 1))
+        close.append(np.stack([fullest_first[row], np.full(len(row), g), column]))
+    images, ranks, columns = np.concatenate(close, axis=1)
+    # Objects and proposals are already in order within an image, and a stable sort keeps that
     by_image = np.argsort(images, kind="stable")
     return images[by_image], ranks[by_image], columns[by_image]
 
 
-def covered_overlaps(pairs, images, budgets, in_range, matching="greedy"):
-    """
-    The IoU with which each object is covered, at several budgets.
+def covered_overlaps(
+    pairs: Pairs, images: np.ndarray, budgets: Sequence[int], in_range: np.ndarray
+) -> np.ndarray:
+    """Find the IoU with which each object is covered, at several budgets.
 
-    Greedy matching is one-to-one: the pair of largest IoU is matched first, then the largest among
-    the proposals and objects that are left, as in Detectron2's COCO evaluator. The objects of one
-    size range compete among themselves. With best-overlap matching, a proposal may cover any
-    number of objects.
+    Matching is one-to-one and greedy: the pair of largest IoU is matched first, then the largest
+    among the proposals and objects that are left, as in Detectron2's COCO evaluator. The objects of
+    one size range compete among themselves.
 
     Leaving out all pairs below some IoU changes nothing above it, since larger ones go first.
 
     Args:
-        pairs (Pairs): of all images.
-        images (ndarray): (G,) int, ascending: where each object is.
-        budgets (Sequence[int]): B positive numbers of proposals.
-        in_range (ndarray): (Z, G) bool, which objects belong to which size range.
-        matching (str): "greedy" or "best".
+        pairs: of all images.
+        images: (G,) int, ascending: where each object is.
+        budgets: B positive numbers of proposals.
+        in_range: (Z, G) bool, which objects belong to which size range.
 
     Returns:
-        ndarray: (B, Z, G), 0 for a miss, nan where the object is not in the range.
+        (B, Z, G), 0 for a miss, nan where the object is not in the range.
+
+    Raises:
+        ValueError: a budget below 1, or none.
     """
-    if matching not in ("greedy", "best"):
-        raise ValueError(f"matching must be 'greedy' or 'best', got {matching!r}")
     budgets = np.asarray(budgets)
     if budgets.size == 0 or budgets.min() < 1:
         raise ValueError(f"budgets must be positive numbers of proposals, got {budgets.tolist()}")
-    covered, winners = _best_at_budgets(pairs, len(images), budgets)
-    overlaps = np.where(in_range, covered[:, None], np.nan)
-    if matching == "best":
-        return overlaps
+    best_iou, winners = _best_at_budgets(pairs, len(images), budgets)
+    overlaps = np.where(in_range, best_iou[:, None], np.nan)
+    # If each object of an image has another best proposal, each gets it, in any range: greedy
+    # matching is only needed where two objects share theirs
     for b, n in _contended(winners, images):
         members = slice(*np.searchsorted(images, (n, n + 1)))
         iou = _dense(pairs, members, budgets[b])
@@ -126,39 +142,50 @@ def covered_overlaps(pairs, images, budgets, in_range, matching="greedy"):
     return overlaps
 
 
-def _best_at_budgets(pairs, num_objects, budgets):
-    """The best IoU of each object and the proposal that has it, (B, G) each; 0 and -1 if none."""
+def _best_at_budgets(
+    pairs: Pairs, num_objects: int, budgets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best IoU of each object and the proposal that has it, (B, G) each; 0, -1 if none."""
     largest = int(budgets.max())
     objects, proposals, best = (array[pairs.proposals < largest] for array in pairs)
+    # By object, then by rank of the proposal: the running maximum is the best IoU at a budget
     bounds = np.searchsorted(objects, np.arange(num_objects + 1)).tolist()
     for start, end in zip(bounds, bounds[1:]):
         np.maximum.accumulate(best[start:end], out=best[start:end])
-    # What is best for an object changes only at these pairs.
+    # What is best for an object changes only at these pairs
     better = np.ones(len(best), bool)
     better[1:] = (best[1:] > best[:-1]) | (objects[1:] != objects[:-1])
-    # One pair of no proposal in front of each object's own: the answer where none is in the budget.
+    # In front of each object's own, a pair with proposal -1: the answer if none is in the budget
     every = np.arange(num_objects)
     first = np.searchsorted(objects[better], every)
     objects = np.insert(objects[better], first, every)
     proposals = np.insert(proposals[better], first, -1)
     best = np.insert(best[better], first, 0.0)
 
+    # One ascending key for (object, proposal) finds, for all objects and budgets in one search,
+    # the last pair of the object whose proposal is within the budget
     position = objects * (largest + 1) + proposals
     at = np.searchsorted(position, every * (largest + 1) + budgets[:, None]) - 1
     return best[at], proposals[at]
 
 
-def _contended(winners, images):
-    """The budgets b and images n in which a proposal is best for two objects; list of (b, n)."""
+def _contended(winners: np.ndarray, images: np.ndarray) -> list[tuple[int, int]]:
+    """Find where a proposal is best for two objects: (b, n) of budgets and images.
+
+    Args:
+        winners: (B, G) the best proposal of each object, -1 for none.
+        images: (G,) where each object is.
+    """
     b, g = np.nonzero(winners >= 0)
+    # One number for (budget, image, proposal); what occurs twice is wanted by two objects
     num_images, stride = images.max(initial=0) + 1, winners.max(initial=0) + 1
     claims = np.sort((b * num_images + images[g]) * stride + winners[b, g])
     twice = np.unique(claims[1:][claims[1:] == claims[:-1]] // stride)
     return np.stack([twice // num_images, twice % num_images], axis=1).tolist()
 
 
-def _dense(pairs, members, budget):
-    """The IoU matrix of some objects (a slice) and all proposals in the budget that are close."""
+def _dense(pairs: Pairs, members: slice, budget: int) -> np.ndarray:
+    """Return the IoU matrix of some objects (a slice) and the close proposals in the budget."""
     of_image = slice(*np.searchsorted(pairs.objects, (members.start, members.stop)))
     objects, proposals, iou = (array[of_image] for array in pairs)
     within = proposals < budget
@@ -168,15 +195,11 @@ def _dense(pairs, members, budget):
     return matrix
 
 
-def match_greedily(iou):
-    """
-    One-to-one matching, largest IoU first.
-
-    Args:
-        iou (ndarray): (G, K)
+def match_greedily(iou: np.ndarray) -> np.ndarray:
+    """Match objects and proposals one to one, largest IoU (G, K) first.
 
     Returns:
-        ndarray: (G,) the IoU of each object with its own proposal; 0 without one.
+        (G,) the IoU of each object with its own proposal; 0 without one.
     """
     iou = iou.copy()
     overlaps = np.zeros(len(iou))
@@ -190,22 +213,22 @@ def match_greedily(iou):
     return overlaps
 
 
-def recall(overlaps, thresholds):
-    """
+def recall(overlaps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Return the share of the counted objects that are covered with at least each IoU.
+
     Args:
-        overlaps (ndarray): (..., G) from :func:`covered_overlaps`; nan where an object is not
-            counted.
-        thresholds (Sequence[float]): T IoU thresholds, none below the ``floor`` of the overlaps.
+        overlaps: (..., G) from :func:`covered_overlaps`; nan where an object is not counted.
+        thresholds: T IoU thresholds, none below the ``floor`` of the overlaps.
 
     Returns:
-        ndarray: (..., T) share of the counted objects that are covered with at least that IoU;
-        nan where no object is counted.
+        (..., T), nan where no object is counted.
     """
+    # A loop over the few thresholds: one comparison with all would need an array of (..., G, T)
     covered = np.stack([(overlaps >= t).sum(axis=-1) for t in thresholds], axis=-1)
     counted = np.broadcast_to((~np.isnan(overlaps)).sum(axis=-1)[..., None], covered.shape)
     return np.divide(covered, counted, out=np.full(covered.shape, np.nan), where=counted > 0)
 
 
-def average_recall(overlaps):
-    """AR: mean of :func:`recall` over IoU 0.5, 0.55, ..., 0.95; (..., G) -> (...)."""
+def average_recall(overlaps: np.ndarray) -> np.ndarray:
+    """Return AR, the mean of :func:`recall` over AR_THRESHOLDS: (..., G) -> (...)."""
     return recall(overlaps, AR_THRESHOLDS).mean(axis=-1)

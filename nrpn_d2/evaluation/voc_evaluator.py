@@ -1,63 +1,87 @@
 """VOC average precision as a DatasetEvaluator of Detectron2."""
 
 import logging
-from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
 
 from .boxes import check_boxes
 from .evaluator import PerImageEvaluator
+from .figures import precision_recall_figure
+from .ground_truth import GroundTruth
 from .recall import AR_THRESHOLDS
-from .report import detection_table
-from .voc_ap import METRICS, Detections, evaluate_as_detectron2, evaluate_detections
+from .report import format_table
+from .voc_ap import METRICS, Detections, evaluate_detections, precision_at
 
 logger = logging.getLogger(__name__)
 
+RECALL_LEVELS = np.arange(101) / 100  # rounded as a recall of 35 / 100 is; np.linspace differs
+
 
 class VOCDetectionEvaluator(PerImageEvaluator):
-    """
-    Average precision as in PASCAL VOC, exact and unrounded, at IoU 0.5, 0.75 and 0.5:0.05:0.95.
+    """Average precision as in PASCAL VOC, exact and unrounded, at IoU 0.5, 0.75 and 0.5:0.05:0.95.
 
-    ``evaluate`` returns the task "bbox" with "AP", "AP50", "AP75" and, for each class, "AP-name",
-    "AP50-name", "AP75-name", all in percent and by the dataset's metric: eleven points for VOC
-    2007, area otherwise. Keys like "AP50_area" or "AP50_11point"
-    ("AP50_area-name") give the other metric. Outputs with ``instances_at`` (see
-    :class:`BudgetedModel`) give a task "bbox@K" for each budget K; "bbox" is the largest.
+    ``evaluate`` returns the task "bbox", of the model as it is configured, with "AP", "AP50",
+    "AP75" and, for each class, "AP-name", "AP50-name", "AP75-name", all in percent and by the
+    dataset's metric: eleven points if the ``year`` in its metadata is 2007, area otherwise. Keys
+    like "AP50_area" or "AP50_11point" ("AP50_area-name") give the other metric. Outputs with
+    ``instances_at`` (see :class:`BudgetedModel`) give a task "bbox@K" for each budget K.
 
     A class without an object is nan and left out of the mean. Crowds of COCO-format datasets are
     matched as VOC's difficult objects are, by IoU.
 
-    ``curves["precision_recall"]`` is {task: {class name: PrecisionRecall at IoU 0.5}}, of
-    the classes that have objects.
+    ``curves["precision_recall"]`` is {task: {class name: best precision at each of RECALL_LEVELS or
+    more, IoU 0.5}}, of the classes that have objects.
     """
 
-    def __init__(self, dataset_name, *, metric=None, compat=False, ground_truth=None):
+    figures = {"precision_recall": precision_recall_figure}
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
+    ) -> "VOCDetectionEvaluator | None":
+        if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+            return None
+        return cls(dataset_name, ground_truth=ground_truth)
+
+    @staticmethod
+    def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
+        for task, metrics in results.items():
+            name, _, budget = task.partition("@")
+            if name == "bbox" and "AP50" in metrics:
+                yield "mAP, IoU 0.5", budget or "as configured", metrics["AP50"]
+
+    def __init__(self, dataset_name: str, *, ground_truth: GroundTruth | None = None):
         """
         Args:
-            dataset_name (str): a name in DatasetCatalog.
-            metric (str): "11point" or "area"; None: by the ``year`` in the dataset's metadata.
-            compat (bool): the numbers of Detectron2's PascalVOCDetectionEvaluator, digit for digit.
-            ground_truth (GroundTruth): of the dataset, if it is already loaded.
+            ground_truth: of the dataset, if it is already loaded.
         """
         super().__init__(dataset_name, ground_truth=ground_truth)
         year = MetadataCatalog.get(dataset_name).get("year")
-        metric = metric or ("11point" if year == 2007 else "area")
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
-        self._metrics = {metric: "", **{other: f"_{other}" for other in METRICS if other != metric}}
-        self._compat = compat
+        self._metric = "11point" if year == 2007 else "area"
+        to_find = self.ground_truth.classes[~self.ground_truth.ignored]
+        self._present = sorted(set(to_find.tolist()))  # classes with an object to be found
 
-    def _read(self, output, n, origin):
+    def _read(self, output: dict[str, Any], n: int, origin: str) -> dict[str, tuple]:
+        """Return task -> classes, scores and boxes of the detections."""
         if "instances" not in output:
             raise ValueError(
                 f"{origin}: the output has no 'instances'; AP needs a detector, a ProposalNetwork "
                 "has proposals only"
             )
-        at = output.get("instances_at") or {None: output["instances"]}
-        return {budget: self._read_instances(found, origin) for budget, found in at.items()}
+        tasks = {"bbox": output["instances"]}
+        tasks.update({f"bbox@{k}": found for k, found in output.get("instances_at", {}).items()})
+        # Tasks with the same detections share their arrays
+        arrays = {id(found): self._read_instances(found, origin) for found in tasks.values()}
+        return {task: arrays[id(found)] for task, found in tasks.items()}
 
-    def _read_instances(self, instances, origin):
+    def _read_instances(
+        self, instances: Instances, origin: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         boxes = instances.pred_boxes.tensor.cpu().numpy()
         scores = instances.scores.cpu().numpy()
         classes = instances.pred_classes.cpu().numpy()
@@ -71,49 +95,58 @@ class VOCDetectionEvaluator(PerImageEvaluator):
             )
         return classes.astype(np.int32), scores.copy(), boxes.copy()  # and let go of the tensors
 
-    def _compute(self, records):
-        budgets = sorted({b for record in records.values() for b in record if b is not None})
-        results, curves = OrderedDict(), {}
-        for budget in budgets or [None]:
-            parts = {n: record[budget] for n, record in records.items()}
-            task = "bbox" if budget is None else f"bbox@{budget}"
-            results[task], curves[task] = self._evaluate_budget(parts)
-        if budgets:
-            results["bbox"], curves["bbox"] = results[task], curves[task]
+    def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
+        tasks = next(iter(records.values()), {"bbox": None})
+        results, curves = {}, {}
+        for task in tasks:
+            parts = {n: record[task] for n, record in records.items()}
+            results[task], curves[task] = self._evaluate_task(parts)
         self.curves = {"precision_recall": curves}
-        absent = sorted(set(range(len(self.ground_truth.class_names))) - self._present())
-        for c in absent:
+        names = self.ground_truth.class_names
+        for c in sorted(set(range(len(names))) - set(self._present)):
             logger.warning(
-                f"class '{self.ground_truth.class_names[c]}' has no object to be found"
-                + ("" if self._compat else "; its AP is n/a and left out of the mean")
+                "class '%s' has no object to be found; its AP is n/a and left out of the mean",
+                names[c],
             )
-        rows = {budget: results[f"bbox@{budget}"] for budget in budgets} or {"all": results["bbox"]}
         logger.info(
-            f"Average precision (%) at IoU 0.5 on {self.ground_truth.dataset_name}, "
-            f"{next(iter(self._metrics))}:\n{detection_table(rows, self.ground_truth.class_names)}"
+            "Average precision (%%) at IoU 0.5 on %s, %s:\n%s",
+            *(self.ground_truth.dataset_name, self._metric, self._table(results)),
         )
         return results
 
-    def _present(self):
-        return set(self.ground_truth.classes[~self.ground_truth.ignored].tolist())
-
-    def _evaluate_budget(self, parts):
+    def _evaluate_task(
+        self, parts: dict[int, tuple]
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         images = np.repeat(
             np.array([*parts], int), [len(scores) for _, scores, _ in parts.values()]
         )
         empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
         detections = Detections(images, *map(np.concatenate, zip(empty, *parts.values())))
-        evaluate = evaluate_as_detectron2 if self._compat else evaluate_detections
-        ap, curves = evaluate(detections, self.ground_truth, AR_THRESHOLDS)
-
+        ap, curves = evaluate_detections(detections, self.ground_truth, AR_THRESHOLDS)
         names = self.ground_truth.class_names
-        results = OrderedDict()
-        columns = {"AP": slice(None), "AP50": [0], "AP75": [5]}
-        for metric, suffix in self._metrics.items():
-            for name, column in columns.items():
+        results = {}
+        for metric in sorted(METRICS, key=self._metric.__ne__):  # the dataset's own first
+            suffix = "" if metric == self._metric else f"_{metric}"
+            for name, column in {"AP": slice(None), "AP50": [0], "AP75": [5]}.items():
                 per_class = 100 * ap[metric][:, column].mean(axis=1)
-                counted = per_class if self._compat else per_class[sorted(self._present())]
+                counted = per_class[self._present]
                 results[name + suffix] = float(counted.mean()) if len(counted) else float("nan")
-                for class_name, value in zip(names, per_class):
-                    results[f"{name}{suffix}-{class_name}"] = float(value)
-        return results, {names[c]: curves[c] for c in sorted(self._present())}
+                for class_name, value in zip(names, per_class.tolist()):
+                    results[f"{name}{suffix}-{class_name}"] = value
+        return results, {names[c]: precision_at(curves[c], RECALL_LEVELS) for c in self._present}
+
+    def _table(self, results: dict[str, dict[str, float]]) -> str:
+        """Format as Table 1 of the paper: AP at IoU 0.5 by class.
+
+        With more than 20 classes, they are the rows.
+        """
+        names = self.ground_truth.class_names
+        columns = [*(f"AP50-{name}" for name in names), "AP50"]
+        rows = [
+            [task.partition("@")[2] or "as configured", *(metrics[key] for key in columns)]
+            for task, metrics in results.items()
+        ]
+        headers = ["#proposals", *names, "mAP"]
+        if len(names) > 20:
+            headers, *rows = zip(headers, *rows)
+        return format_table(headers, rows)

@@ -1,3 +1,5 @@
+"""BUDGETS are below and above the 33 proposals that the models are configured for."""
+
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -69,15 +71,21 @@ def assert_equal_detections(found, expected):
     assert found.pred_classes.tolist() == expected.pred_classes.tolist()
 
 
-CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads")
 AGNOSTIC = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
+CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *AGNOSTIC)
+MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("heads", [(), (*CASCADE, *AGNOSTIC)], ids=["standard", "cascade"])
+@pytest.mark.parametrize("heads", [(), CASCADE, MASKS], ids=["standard", "cascade", "masks"])
 def test_budgets_equal_separate_runs(heads):
     images = random_images()
-    outputs = with_budgets(random_model(small_config(*heads)), BUDGETS)(images)
+    model = random_model(small_config(*heads))
+    outputs = with_budgets(model, BUDGETS)(images)
+    # Without a budget in its name, everything is the model's own
+    for output, expected in zip(outputs, model(images)):
+        assert_equal_detections(output["instances"], expected["instances"])
+        assert output["instances"].has("pred_masks") == bool(heads == MASKS)
     assert [list(output["instances_at"]) for output in outputs] == [BUDGETS] * 2
     scores = []
     for budget in BUDGETS:
@@ -85,8 +93,9 @@ def test_budgets_equal_separate_runs(heads):
         for output, expected in zip(outputs, separate(images)):
             assert_equal_detections(output["instances_at"][budget], expected["instances"])
         scores.append(output["instances_at"][budget].scores)
-    assert output["instances"] is output["instances_at"][60]
     assert len({len(s) for s in scores}) > 1  # the budgets differ
+    again = with_budgets(model, [33])(images)[0]
+    assert again["instances"] is again["instances_at"][33]
 
 
 @torch.no_grad()
@@ -97,13 +106,17 @@ def test_proposals_are_those_of_a_proposal_network(model):
     from_detector = with_budgets(model, BUDGETS)(images)
     from_network = with_budgets(network, BUDGETS)(images)
     for detector_output, network_output in zip(from_detector, from_network):
-        assert set(network_output) == {"proposals"}
-        found, expected = detector_output["proposals"], network_output["proposals"]
-        assert len(found) == len(expected) == 60
-        torch.testing.assert_close(found.proposal_boxes.tensor, expected.proposal_boxes.tensor)
-        logits = found.objectness_logits
-        torch.testing.assert_close(logits, expected.objectness_logits)
-        assert (logits[:-1] >= logits[1:]).all()
+        assert set(network_output) == {"proposals", "most_proposals"}
+        for kind, number in (("proposals", 33), ("most_proposals", 60)):
+            ours, expected = detector_output[kind], network_output[kind]
+            assert len(ours) == len(expected) == number
+            torch.testing.assert_close(ours.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+            logits = ours.objectness_logits
+            torch.testing.assert_close(logits, expected.objectness_logits)
+            assert (logits[:-1] >= logits[1:]).all()
+    for output, expected in zip(from_network, network(images)):
+        ours, expected = output["proposals"].proposal_boxes, expected["proposals"].proposal_boxes
+        torch.testing.assert_close(ours.tensor, expected.tensor)
     assert from_detector[0]["proposals"].image_size == (192, 200)
     assert from_detector[1]["proposals"].image_size == (128, 96)
 
@@ -149,7 +162,9 @@ def test_precomputed_proposals():
         first = [{**image, "proposals": image["proposals"][:budget]} for image in images]
         for output, expected in zip(outputs, model(first)):
             assert_equal_detections(output["instances_at"][budget], expected["instances"])
-    assert [len(output["proposals"]) for output in outputs] == [60, 60]
+    for output, expected in zip(outputs, model(images)):  # all 80 are the model's own
+        assert_equal_detections(output["instances"], expected["instances"])
+        assert len(output["proposals"]) == len(output["most_proposals"]) == 80
 
 
 def test_other_models_are_refused():

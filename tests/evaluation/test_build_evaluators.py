@@ -34,13 +34,8 @@ def test_the_config_names_budgets_and_thresholds(tmp_path):
     assert list(results) == ["box_proposals", "proposal_errors", "bbox"]
     assert results["bbox"]["AP50"] == 100
     recalls = [key for key in results["box_proposals"] if key.startswith("R") and "-" not in key]
-    assert recalls == ["R60s@2", "R60m@2", "R60l@2", "R60@2"] + [
-        "R60s@4",
-        "R60m@4",
-        "R60l@4",
-        "R60@4",
-    ]
-    assert results["proposal_errors"]["hit@4"] == 100
+    assert recalls == [f"R60{size}{at}" for at in ("", "@2", "@4") for size in ("s", "m", "l", "")]
+    assert results["proposal_errors"]["hit@4"] == results["proposal_errors"]["hit"] == 100
     assert (tmp_path / "inference" / "results.json").exists()
 
 

@@ -25,7 +25,7 @@ def evaluate(first, last, kinds=ALL):
     """What the evaluators give for the images first..last, as JSON (in which nan equals nan)."""
     rng = np.random.default_rng(0)
     objects, outputs = [], []
-    for n in range(NUM_IMAGES):
+    for _ in range(NUM_IMAGES):
         boxes = random_boxes(rng, 2)
         found = near_boxes(rng, boxes, 30, spread=0.1)
         scores = torch.from_numpy(rng.integers(1, 10, 30) / 10)  # equal ones are frequent

@@ -7,6 +7,7 @@ from PIL import Image
 from nrpn_d2.evaluation import figures as visualize
 from nrpn_d2.evaluation.figures import (
     error_figure,
+    false_positive_figure,
     precision_recall_figure,
     proposal_grid,
     recall_figure,
@@ -102,6 +103,13 @@ def test_error_figure_stacks_the_kinds():
     assert bars == [(0, 30), (0, 45), (30, 70), (45, 55)]
     hit, background = axes.patches[0].get_facecolor(), axes.patches[2].get_facecolor()
     assert legend(axes) == {"hit": hit, "background": background} and hit != background
+
+
+def test_false_positive_figure_overlays_runs():
+    runs = {name: {"per_image": [0.1, 1], "recall": [0.2, None]} for name in ("RPN", "nRPN")}
+    (axes,) = false_positive_figure(runs).axes
+    assert list(legend(axes)) == ["RPN", "nRPN"] and axes.get_xscale() == "log"
+    np.testing.assert_array_equal(axes.get_lines()[1].get_ydata(), [0.2, np.nan])
 
 
 def test_precision_recall_figure_has_a_panel_per_class():

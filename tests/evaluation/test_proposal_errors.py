@@ -48,11 +48,20 @@ def test_without_objects_everything_is_background():
     assert classify_proposals(np.empty((2, 0)), np.zeros(2, bool)).tolist() == []
 
 
-def proposals(boxes, scores):
-    found = Instances((300, 400))
-    found.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    found.objectness_logits = torch.logit(torch.tensor(scores, dtype=torch.float64))
-    return {"proposals": found}
+def proposals(boxes, scores, configured=None):
+    most = Instances((300, 400))
+    most.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    most.objectness_logits = torch.logit(torch.tensor(scores, dtype=torch.float64))
+    return {"proposals": most[:configured], "most_proposals": most}
+
+
+def evaluate(objects, outputs, budgets):
+    """Return the evaluator's metrics and curves."""
+    with registered(objects, ["ring"]) as name:
+        evaluator = ProposalErrorEvaluator(name, budgets=budgets)
+        for n, output in enumerate(outputs):
+            evaluator.process([{"image_id": str(n)}], [output])
+        return evaluator.evaluate()["proposal_errors"], evaluator.curves
 
 
 ON, OFF = [0, 0, 10, 10], [100, 100, 110, 110]
@@ -66,11 +75,7 @@ def test_shares_by_budget_and_numbers_by_score(caplog):
         proposals([], []),  # no object
         proposals([ON], [0.99]),  # a difficult object only
     ]
-    with registered([[(ON, 0)], [], [], [(ON, 0, 1)]], ["ring"]) as name:
-        evaluator = ProposalErrorEvaluator(name, budgets=[1, 4])
-        for n, output in enumerate(outputs):
-            evaluator.process([{"image_id": str(n)}], [output])
-        results = evaluator.evaluate()["proposal_errors"]
+    results, curves = evaluate([[(ON, 0)], [], [], [(ON, 0, 1)]], outputs, [1, 4])
     # The best of each image: two background, one ignored.
     assert results["background@1"] == pytest.approx(200 / 3)
     assert results["hit@1"] == 0 and results["ignored@1"] == pytest.approx(100 / 3)
@@ -78,7 +83,7 @@ def test_shares_by_budget_and_numbers_by_score(caplog):
     assert [results[f"{kind}@4"] for kind in KINDS] == pytest.approx(
         [100 / 7, 100 / 7, 0, 400 / 7, 100 / 7]
     )
-    assert evaluator.curves["errors"][4]["hit"] == results["hit@4"]
+    assert curves["errors"]["4"]["hit"] == results["hit@4"] == results["hit"]
     # Of four images, above 0.7: three background and a hit; above 0.9: two background.
     assert results["background>0.7"] == 3 / 4 and results["hit>0.7"] == 1 / 4
     assert results["background>0.9"] == 2 / 4 and results["hit>0.9"] == 0
@@ -93,11 +98,8 @@ def test_proposals_on_a_crowd_are_no_error():
     crowd, inside, half, third = [0, 0, 100, 100], [0, 0, 10, 10], [95, 0, 105, 10], [98, 0, 104, 5]
     person = [20, 20, 40, 40]
     objects = [(crowd, 0, "crowd"), (person, 0)]
-    with registered([objects], ["person"]) as name:
-        evaluator = ProposalErrorEvaluator(name, budgets=[4])
-        boxes, scores = [inside, half, third, person], [0.9, 0.8, 0.7, 0.6]
-        evaluator.process([{"image_id": "0"}], [proposals(boxes, scores)])
-        results = evaluator.evaluate()["proposal_errors"]
+    boxes, scores = [inside, half, third, person], [0.9, 0.8, 0.7, 0.6]
+    results, _ = evaluate([objects], [proposals(boxes, scores)], [4])
     assert {kind: results[f"{kind}@4"] for kind in ("hit", "background", "ignored")} == {
         "hit": 25,  # the person, although it is in the crowd
         "background": 25,
@@ -106,20 +108,36 @@ def test_proposals_on_a_crowd_are_no_error():
 
 
 def test_scores_of_logits_far_from_zero(recwarn):
-    with registered([[(ON, 0)]], ["ring"]) as name:
-        evaluator = ProposalErrorEvaluator(name, budgets=[2])
-        output = proposals([ON, OFF], [0.5, 0.5])
-        output["proposals"].objectness_logits = torch.tensor([1000.0, -1000.0])
-        evaluator.process([{"image_id": "0"}], [output])
-        results = evaluator.evaluate()["proposal_errors"]
+    output = proposals([ON, OFF], [0.5, 0.5])
+    output["most_proposals"].objectness_logits = torch.tensor([1000.0, -1000.0])
+    results, _ = evaluate([[(ON, 0)]], [output], [2])
     assert results["hit>0.9"] == 1 and results["background>0.5"] == 0
     assert not recwarn.list
 
 
 def test_nothing_to_count():
-    with registered([[(ON, 0)]], ["ring"]) as name:
-        evaluator = ProposalErrorEvaluator(name, budgets=[1])
-        evaluator.process([{"image_id": "0"}], [proposals([], [])])
-        results = evaluator.evaluate()["proposal_errors"]
+    results, curves = evaluate([[(ON, 0)]], [proposals([], [])], [1])
     assert np.isnan(results["hit@1"]) and np.isnan(results["on_empty>0.5"])
-    assert results["background>0.5"] == 0
+    assert results["background>0.5"] == 0 and len(curves["false_positives"]["recall"]) == 0
+
+
+def test_without_a_budget_errors_are_those_of_the_model_as_it_is_configured():
+    output = proposals([ON, OFF, OFF, OFF], [0.9, 0.8, 0.8, 0.8], configured=2)
+    results, _ = evaluate([[(ON, 0)]], [output], [1, 4])
+    assert [results[key] for key in ("hit@1", "hit", "hit@4")] == [100, 50, 25]
+    assert results["background>0.7"] == 1
+
+
+def test_recall_against_false_positives_by_hand():
+    # By score: hit, background, hit, background, duplicate; one of three objects is never found,
+    # and the difficult one is not to be found. In two images, a background proposal is 0.5.
+    outputs = [
+        proposals([ON, OFF, OFF, ON], [0.9, 0.8, 0.6, 0.5]),
+        proposals([ON], [0.7]),
+    ]
+    objects = [[(ON, 0), ([50, 50, 60, 60], 0)], [(ON, 0), ([50, 50, 60, 60], 0, 1)]]
+    _, curves = evaluate(objects, outputs, [4])
+    per_image, recall = curves["false_positives"].values()
+    assert per_image[0] == 0.01 and 0.95 < per_image[-1] <= 1
+    np.testing.assert_allclose(recall[per_image < 0.5], 1 / 3)
+    np.testing.assert_allclose(recall[per_image > 0.5], 2 / 3)

@@ -9,14 +9,13 @@ from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
 from registered_dataset import registered
 
-from nrpn_d2.evaluation.output import read_run
 from nrpn_d2.evaluation.proposal_files import (
     Proposals,
     assign_proposals,
     load_proposals,
-    rank_logits,
     save_proposals,
 )
+from nrpn_d2.evaluation.runs import read_run
 from nrpn_d2.utils.safe_load import CheckpointError
 
 BOXES = np.array([[10, 20, 40.5, 60], [0, 0, 400, 300]], np.float32)
@@ -27,11 +26,15 @@ def some_proposals():
     return {"0": Proposals(BOXES, np.array([2.5, -1.25], np.float32)), "1": none}
 
 
-def assert_equal(found, expected):
-    assert list(found) == list(expected)
+def assert_equal(loaded, expected):
+    assert list(loaded) == list(expected)
     for image_id in expected:
-        np.testing.assert_array_equal(found[image_id].boxes, expected[image_id].boxes)
-        np.testing.assert_allclose(found[image_id].logits, expected[image_id].logits, rtol=1e-6)
+        np.testing.assert_array_equal(loaded[image_id].boxes, expected[image_id].boxes)
+        np.testing.assert_allclose(loaded[image_id].logits, expected[image_id].logits, rtol=1e-6)
+
+
+def evaluate(*arguments):
+    evaluate_proposals.main(evaluate_proposals.parse_args(list(map(str, arguments))))
 
 
 def dump(path, **content):
@@ -65,10 +68,9 @@ def test_coco_json(tmp_path):
     assert_equal(load_proposals(path), {"0": some_proposals()["0"]})
 
 
-def test_scores_that_are_no_probabilities_stay(tmp_path):
-    ranked = {7: Proposals(BOXES, rank_logits(2))}
-    save_proposals(str(tmp_path / "ranked.json"), ranked)
-    assert_equal(load_proposals(str(tmp_path / "ranked.json")), ranked)
+def test_scores_that_are_no_probabilities_are_logits(tmp_path):
+    path = dump_json(tmp_path / "x.json", (1, [0, 0, 5, 5], 0.5), (1, [0, 0, 6, 6], -1))
+    assert load_proposals(path)[1].logits.tolist() == [0.5, -1]
 
 
 def test_certain_scores_are_finite(tmp_path):
@@ -86,10 +88,10 @@ def test_order_modes_and_old_names(tmp_path, mode):
         scores=[np.array([0.25, 0.5])],
         bbox_mode=mode,
     )
-    found = load_proposals(path)
-    assert repr(list(found)) == "[7]"
-    assert found[7].boxes.tolist() == [[5, 6, 12, 14], [1, 2, 4, 6]]
-    assert found[7].logits.tolist() == [0.5, 0.25]
+    loaded = load_proposals(path)
+    assert repr(list(loaded)) == "[7]"
+    assert loaded[7].boxes.tolist() == [[5, 6, 12, 14], [1, 2, 4, 6]]
+    assert loaded[7].logits.tolist() == [0.5, 0.25]
 
 
 class Malicious:
@@ -111,7 +113,7 @@ ONE = dict(ids=["a"], boxes=[np.ones((1, 4))], objectness_logits=[np.ones(1)])
     [
         (dict(boxes=[np.array([[0, 0, np.nan, 1]])]), "image 'a': box 0 .*NaN"),
         (dict(boxes=[np.array([[5, 0, 4, 1]])]), "image 'a': box 0 .*negative"),
-        (dict(boxes=[np.ones((1, 5))]), r"image 'a': wants boxes .*\(1, 5\)"),
+        (dict(boxes=[np.ones((1, 5))]), r"image 'a': expected boxes .*\(1, 5\)"),
         (dict(boxes=[np.ones((0, 4))], objectness_logits=[np.ones(0)]), "has no boxes at all"),
         (dict(ids=[], boxes=[], objectness_logits=[]), "has no boxes at all"),
         (dict(ids=["a", "b"]), "2 ids, boxes of 1 and scores of 1 images"),
@@ -137,9 +139,15 @@ def test_broken_json(tmp_path):
             load_proposals(dump_json(path, row))
     with pytest.raises(ValueError, match="x.json has no boxes at all"):
         load_proposals(dump_json(path))
-    for text in ('{"annotations": []}', "no json"):
+    for text, message in (
+        ('{"annotations": []}', "COCO's ground truth. Proposals are a list of"),
+        ("{}", "another kind of JSON"),
+        ("3", ""),
+        ('["a"]', ""),
+        ("no json", ""),
+    ):
         path.write_text(text)
-        with pytest.raises(ValueError, match="x.json is not a proposal file"):
+        with pytest.raises(ValueError, match=f"x.json is not a proposal file.*{message}"):
             load_proposals(str(path))
     with pytest.raises(ValueError, match="x.npz: a proposal file ends in .pkl"):
         load_proposals("x.npz")
@@ -149,16 +157,16 @@ def test_broken_json(tmp_path):
 
 def test_files_of_another_dataset_are_refused():
     with registered([[], []], ["ring"], image_ids=[1, 2]) as name:
-        found = Proposals(BOXES, rank_logits(2))
-        assert list(assign_proposals({"2": found}, name, "f.pkl")) == [2]
+        some = Proposals(BOXES, None)
+        assert list(assign_proposals({"2": some}, name, "f.pkl")) == [2]
         with pytest.raises(
             ValueError, match=f"f.pkl: 1 of its 2 images .*'x'.* '{name}' .2 images"
         ):
-            assign_proposals({"2": found, "x": found}, name, "f.pkl")
-        with pytest.raises(ValueError, match="f.pkl: image '2' is there twice"):
-            assign_proposals({2: found, "2": found}, name, "f.pkl")
+            assign_proposals({"2": some, "x": some}, name, "f.pkl")
+        with pytest.raises(ValueError, match="f.pkl: image '2' occurs as text and as a number"):
+            assign_proposals({2: some, "2": some}, name, "f.pkl")
         # The centre, (401, 5), is right of the image.
-        beyond = Proposals(np.array([[396, 0, 406, 10]], np.float32), rank_logits(1))
+        beyond = Proposals(np.array([[396, 0, 406, 10]], np.float32), None)
         with pytest.raises(ValueError, match="f.pkl: image 2 is 400 x 300 .*another dataset"):
             assign_proposals({2: beyond}, name, "f.pkl")
 
@@ -170,9 +178,7 @@ def test_evaluates_a_file(tmp_path):
     for ending in ("pkl", "json"):
         save_proposals(str(tmp_path / f"rpn.{ending}"), proposals)
         with registered(objects, ["ring"]) as name:
-            evaluate_proposals.main(
-                [str(tmp_path / f"rpn.{ending}"), "--dataset", name, "--budgets", "1", "2"]
-            )
+            evaluate(tmp_path / f"rpn.{ending}", "--dataset", name, "--budgets", 1, 2)
         metrics = read_run(str(tmp_path / "rpn"))["metrics"]
         assert metrics["box_proposals"]["R70@1"] == 50
         # The other proposal, the whole image, has an IoU of 30.5 * 40 / 120000 and a score of 0.22.
@@ -181,12 +187,18 @@ def test_evaluates_a_file(tmp_path):
     assert (tmp_path / "rpn" / "recall.pdf").exists()
 
 
-def test_ranks_are_no_scores(tmp_path):
-    save_proposals(str(tmp_path / "ranked.pkl"), {"0": Proposals(BOXES, rank_logits(2))})
+@pytest.mark.parametrize("ending", ["pkl", "json"])
+def test_ranks_are_no_scores(tmp_path, ending):
+    path = str(tmp_path / f"ranked.{ending}")
+    save_proposals(path, {"0": Proposals(BOXES[::-1], None)})
+    loaded = load_proposals(path)["0"]
+    assert loaded.logits is None and loaded.boxes.tolist() == BOXES[::-1].tolist()
     with registered([[(BOXES[0], 0)]], ["ring"]) as name:
-        evaluate_proposals.main([str(tmp_path / "ranked.pkl"), "--dataset", name])
-    errors = read_run(str(tmp_path / "ranked"))["metrics"]["proposal_errors"]
-    assert np.isnan(errors["background>0.7"]) and errors["background@50"] == 50
+        evaluate(path, "--dataset", name, "--budgets", 1)
+    run = read_run(str(tmp_path / "ranked"))
+    errors = run["metrics"]["proposal_errors"]
+    assert np.isnan(errors["background>0.7"]) and errors["background@1"] == 100
+    assert errors["background"] == 50 and "false_positives" not in run["curves"]
 
 
 def test_coco_format_dataset(tmp_path):
@@ -199,8 +211,8 @@ def test_coco_format_dataset(tmp_path):
     }
     (tmp_path / "objects.json").write_text(json.dumps(coco))
     save_proposals(str(tmp_path / "found.json"), {3: some_proposals()["0"]})
-    arguments = [str(tmp_path / "found.json"), "--json", str(tmp_path / "objects.json")]
-    evaluate_proposals.main([*arguments, "--output", str(tmp_path / "out")])
+    arguments = [tmp_path / "found.json", "--json", tmp_path / "objects.json"]
+    evaluate(*arguments, "--output", tmp_path / "out")
     run = read_run(str(tmp_path / "out"))
     assert run["dataset"] == "objects" and run["metrics"]["box_proposals"]["R90@50-ring"] == 100
     box = coco["annotations"][0]
@@ -213,9 +225,13 @@ def test_coco_format_dataset(tmp_path):
         ({**coco, "images": [3]}, "int"),
     ):
         (tmp_path / "objects.json").write_text(json.dumps(content))
-        with pytest.raises(SystemExit, match=f"objects.json does not hold .*: .*{message}"):
-            evaluate_proposals.main(arguments)
-    with pytest.raises(SystemExit, match="is not registered"):
-        evaluate_proposals.main([arguments[0], "--dataset", "nothing"])
-    with pytest.raises(SystemExit, match="DATASETS.TEST is"):
-        evaluate_proposals.main(arguments[:1])
+        with pytest.raises(ValueError, match=f"objects.json does not hold .*: .*{message}"):
+            evaluate(*arguments)
+    for command, message in (
+        ([arguments[0], "--dataset", "nothing"], "'nothing' is not registered"),
+        (arguments[:1], "DATASETS.TEST is"),
+        ([*arguments, "--dataset", "x"], "exclude each other"),
+        ([arguments[0], "--json", tmp_path / "missing.json"], "missing.json: no such file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(*command)

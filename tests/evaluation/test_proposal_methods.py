@@ -12,7 +12,7 @@ from registered_dataset import registered
 
 from nrpn_d2.evaluation import proposal_methods
 from nrpn_d2.evaluation.boxes import box_iou, check_boxes
-from nrpn_d2.evaluation.proposal_files import are_ranks, load_proposals
+from nrpn_d2.evaluation.proposal_files import load_proposals
 from nrpn_d2.evaluation.proposal_methods import (
     METHODS,
     MethodError,
@@ -223,16 +223,18 @@ def test_the_file_does_not_depend_on_the_number_of_processes(tmp_path, method):
             noise.resize((400, 300)).save(record["file_name"])
         files = [str(tmp_path / f"{processes}.pkl") for processes in (1, 2)]
         for path, processes in zip(files, "12"):
-            make_proposals.main(
-                [method, "--dataset", name, "--fit-to", name, "--num", "50"]
-                + ["--output", path, "--processes", processes]
-            )
+            arguments = [method, "--dataset", name, "--fit-to", name, "--num", "50"]
+            make([*arguments, "--output", path, "--processes", processes])
     one, two = map(load_proposals, files)
-    assert list(one) == list(two) == list("012345") and are_ranks(one)
-    for image_id, found in one.items():
-        assert 0 < len(found.boxes) <= 50
-        np.testing.assert_array_equal(found.boxes, two[image_id].boxes)
+    assert list(one) == list(two) == list("012345")
+    for image_id, (boxes, logits) in one.items():
+        assert 0 < len(boxes) <= 50 and logits is None
+        np.testing.assert_array_equal(boxes, two[image_id].boxes)
     assert not np.array_equal(one["0"].boxes[:5], one["1"].boxes[:5])
+
+
+def make(arguments):
+    make_proposals.main(make_proposals.parse_args(arguments))
 
 
 def die(image, num, rng):
@@ -249,36 +251,25 @@ def test_proposals_without_a_c_library_to_seed(monkeypatch):
 
 def test_a_process_that_dies_ends_the_tool(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "sliding_window", die)
-    monkeypatch.setattr(make_proposals, "read_image", lambda *_: scene())
+    monkeypatch.setattr(proposal_methods, "read_image", lambda *_: scene())
     output = str(tmp_path / "x.pkl")
     with registered([[]] * 2, ["ring"]) as name:
-        with pytest.raises(SystemExit, match="one of 2 processes died.*fewer --processes"):
-            make_proposals.main(
-                ["sliding_window", "--dataset", name, "--output", output, "--processes", "2"]
-            )
+        with pytest.raises(MethodError, match="one of 2 processes died.*fewer --processes"):
+            make(["sliding_window", "--dataset", name, "--output", output, "--processes", "2"])
     assert not os.path.exists(output)
 
 
-def test_all_cores_by_default(monkeypatch):
-    arguments = ["sliding_window", "--output", "x.pkl"]
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(48)), raising=False)
-    assert make_proposals.parse_arguments(arguments).processes == 48
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    assert make_proposals.parse_arguments(arguments).processes == 12
-
-
-def test_commands_that_cannot_work(tmp_path, capsys):
-    for arguments, message in (
-        (["gaussian", "--output", "x.pkl"], "gaussian needs --fit-to"),
-        (["uniform", "--output", "x.txt"], "must end in .pkl"),
-        (["sliding_window", "--output", "x.pkl", "--num", "0"], "--num must be at least 1"),
-    ):
-        with pytest.raises(SystemExit):
-            make_proposals.main(arguments)
-        assert message in capsys.readouterr().err
+def test_commands_that_cannot_work(tmp_path):
     with registered([[]], ["ring"]) as name:
-        arguments = ["sliding_window", "--dataset", name, "--output", str(tmp_path / "x.pkl")]
-        with pytest.raises(SystemExit, match="0.jpg"):
-            make_proposals.main([*arguments, "--processes", "1"])
+        output = ["--dataset", name, "--output", str(tmp_path / "x.pkl")]
+        for arguments, message in (
+            (["gaussian", *output], "gaussian needs a training set"),
+            (["sliding", *output], "'sliding' is unknown; it must be one of sliding_window, "),
+            (["uniform", "--output", "x.txt"], "ends in .pkl"),
+            (["sliding_window", *output, "--num", "0"], "--num 0 .* must be at least 1"),
+            (["bing", *output, "--model", str(tmp_path), "--processes", "2"], "0.jpg"),
+            (["sliding_window", *output, "--processes", "1"], "0.jpg"),
+        ):
+            with pytest.raises((ValueError, OSError), match=message):
+                make(arguments)
     assert not (tmp_path / "x.pkl").exists()

@@ -23,27 +23,25 @@ from nrpn_d2.evaluation.recall import (
 )
 
 
-def covered(*matrices, budgets, in_range=None, floor=0.5, matching="greedy"):
+def covered(*matrices, budgets, in_range=None, floor=0.5):
     """The overlaps (B, Z, G) for the IoU matrices (G, K) of some images; Z = 1 without ranges."""
-    found = [np.nonzero(iou >= floor) for iou in matrices]
+    close = [np.nonzero(iou >= floor) for iou in matrices]
     first = np.cumsum([0] + [len(iou) for iou in matrices])
     pairs = Pairs(
-        np.concatenate([g + start for (g, _), start in zip(found, first)]),
-        np.concatenate([k for _, k in found]),
-        np.concatenate([iou[at] for iou, at in zip(matrices, found)]),
+        np.concatenate([g + start for (g, _), start in zip(close, first)]),
+        np.concatenate([k for _, k in close]),
+        np.concatenate([iou[at] for iou, at in zip(matrices, close)]),
     )
     images = np.repeat(np.arange(len(matrices)), np.diff(first))
     if in_range is None:
         in_range = np.ones((1, len(images)), bool)
-    return covered_overlaps(pairs, images, budgets, in_range, matching)
+    return covered_overlaps(pairs, images, budgets, in_range)
 
 
 def test_box_iou_by_hand():
-    # 10x10 and 10x10, shifted by 5: intersection 50, union 150. With inclusive pixels 11x11 each,
-    # intersection 6 * 11 = 66, union 242 - 66 = 176.
+    # 10x10 and 10x10, shifted by 5: intersection 50, union 150
     a, b = np.array([0.0, 0, 10, 10]), np.array([5.0, 0, 15, 10])
     assert box_iou(a, b) == pytest.approx(50 / 150)
-    assert box_iou(a, b, border=1.0) == pytest.approx(66 / 176)
     assert box_iou(a, np.array([20.0, 20, 30, 30])) == 0
     empty = np.array([3.0, 3, 3, 3])
     assert box_iou(empty, empty) == 0
@@ -54,7 +52,6 @@ def test_greedy_matching_gives_each_proposal_to_one_object():
     # left with proposal 1.
     iou = np.array([[0.9, 0.1], [0.8, 0.6]])
     np.testing.assert_allclose(covered(iou, budgets=[2])[0], [[0.9, 0.6]])
-    np.testing.assert_allclose(covered(iou, budgets=[2], matching="best")[0], [[0.9, 0.8]])
     # With one proposal, one object stays uncovered.
     np.testing.assert_allclose(covered(iou, budgets=[1])[0], [[0.9, 0.0]])
 
@@ -74,11 +71,6 @@ def test_no_proposals_cover_nothing():
 def test_impossible_budgets_are_refused(budgets):
     with pytest.raises(ValueError, match="budgets must be positive"):
         covered(np.ones((1, 1)), budgets=budgets)
-
-
-def test_unknown_matching_is_refused():
-    with pytest.raises(ValueError, match="'optimal'"):
-        covered(np.ones((1, 1)), budgets=[1], matching="optimal")
 
 
 def test_size_ranges_include_their_lower_bound():
@@ -140,7 +132,6 @@ def test_greedy_matching_takes_pairs_in_order_of_iou(seed, shapes):
     overlaps = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.0)
     # Pairs below the floor are left out and change nothing above it.
     floored = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.5)
-    best = covered(*scenes, budgets=budgets, in_range=sizes, floor=0.0, matching="best")
     for b, z in itertools.product(range(3), range(2)):
         start = 0
         for iou in scenes:
@@ -153,8 +144,6 @@ def test_greedy_matching_takes_pairs_in_order_of_iou(seed, shapes):
             np.testing.assert_array_equal(overlaps[b, z, of_image], expected)
             expected[expected < 0.5] = 0
             np.testing.assert_array_equal(floored[b, z, of_image], expected)
-            expected[members] = within.max(axis=1, initial=0)
-            np.testing.assert_array_equal(best[b, z, of_image], expected)
 
 
 def test_close_pairs_are_all_found():
@@ -261,6 +250,3 @@ def test_recall_equals_detectron2_where_every_image_has_proposals():
             recall(overlaps[b, z], AR_THRESHOLDS), theirs["recalls"].numpy(), atol=1e-6
         )
         assert average_recall(overlaps[b, z]) == pytest.approx(theirs["ar"].item(), abs=1e-6)
-    # One-to-one matching makes a difference here, so that the comparison says something.
-    best = covered(*matrices, budgets=budgets, matching="best")
-    assert average_recall(best[0, 0]) > average_recall(overlaps[0, 3]) + 0.05

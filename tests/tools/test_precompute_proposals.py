@@ -1,32 +1,38 @@
 import numpy as np
+import precompute_proposals
 import pytest
 import torch
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.modeling import build_model
 from PIL import Image
-from precompute_proposals import precompute
+from registered_dataset import registered
 from small_models import small_cfg
 
-from nrpn_d2.evaluation import with_budgets
-from nrpn_d2.evaluation.proposal_files import save_proposals
+from nrpn_d2.evaluation.proposal_files import load_proposals
 
 
-def records_in(folder):
-    """Two images of different sizes; the test size of the models, 96, leaves the first as it is."""
-    records = []
-    for n, (width, height) in enumerate([(128, 96), (96, 48)]):
-        pixels = np.random.default_rng(n).integers(0, 256, (height, width, 3), np.uint8)
-        file_name = str(folder / f"{n}.png")
-        Image.fromarray(pixels).save(file_name)
-        records.append(dict(file_name=file_name, image_id=f"{n}", height=height, width=width))
-    return records
+def precompute(folder, meta_architecture="GeneralizedRCNN"):
+    """Run the tool on two images of different sizes; return model, config, records and file.
 
-
-def model_and_cfg(meta_architecture="GeneralizedRCNN"):
+    The test size of the models, 96, leaves the first image as it is.
+    """
     cfg = small_cfg(meta_architecture=meta_architecture, INPUT__MIN_SIZE_TEST=96)
     torch.manual_seed(0)
-    return build_model(cfg).eval(), cfg
+    model = build_model(cfg).eval()
+    cfg.MODEL.WEIGHTS = str(folder / "model.pth")
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+    (folder / "config.yaml").write_text(cfg.dump())
+    path = str(folder / "rpn.pkl")
+    with registered([[], []], ["a", "b", "c"]) as name:
+        records = DatasetCatalog.get(name)
+        for n, (width, height) in enumerate([(128, 96), (96, 48)]):
+            pixels = np.random.default_rng(n).integers(0, 256, (height, width, 3), np.uint8)
+            records[n].update(file_name=str(folder / f"{n}.png"), width=width, height=height)
+            Image.fromarray(pixels).save(records[n]["file_name"])
+        arguments = ["--config-file", str(folder / "config.yaml"), "--dataset", name]
+        precompute_proposals.main(precompute_proposals.parse_args([*arguments, "--output", path]))
+    return model, cfg, records, path
 
 
 @torch.no_grad()
@@ -36,34 +42,33 @@ def outputs_of(model, cfg, records):
     return [model(inputs)[0] for inputs in loader]
 
 
-@pytest.mark.parametrize("meta_architecture", ["GeneralizedRCNN", "ProposalNetwork"])
-def test_the_proposals_are_those_of_the_evaluation(tmp_path, meta_architecture):
-    model, cfg = model_and_cfg(meta_architecture)
-    records = records_in(tmp_path)
-    found = precompute(cfg, model, records)
-    assert list(found) == ["0", "1"]
-    expected = outputs_of(with_budgets(model, [cfg.MODEL.RPN.POST_NMS_TOPK_TEST]), cfg, records)
-    for proposals, output in zip(found.values(), expected):
-        assert 0 < len(proposals.boxes) <= 50
-        boxes = output["proposals"].proposal_boxes.tensor
-        np.testing.assert_allclose(proposals.boxes, boxes, atol=1e-4)
-        logits = output["proposals"].objectness_logits
-        np.testing.assert_allclose(proposals.logits, logits, atol=1e-5)
+def test_the_proposals_are_the_models(tmp_path):
+    model, cfg, records, path = precompute(tmp_path, "ProposalNetwork")
+    proposals = load_proposals(path)
+    assert list(proposals) == ["0", "1"]
+    for of_image, output in zip(proposals.values(), outputs_of(model, cfg, records)):
+        assert 0 < len(of_image.boxes) <= 50
+        expected = output["proposals"]
+        np.testing.assert_allclose(of_image.boxes, expected.proposal_boxes.tensor, atol=1e-4)
+        np.testing.assert_allclose(of_image.logits, expected.objectness_logits, atol=1e-5)
 
 
-def test_a_detector_on_the_file_finds_the_same(tmp_path):
-    model, cfg = model_and_cfg()
-    records = records_in(tmp_path)[:1]
-    path = str(tmp_path / "rpn.pkl")
-    save_proposals(path, precompute(cfg, model, records))
-    expected = outputs_of(model, cfg, records)[0]["instances"]
+def test_a_detector_on_the_file_detects_the_same(tmp_path):
+    model, cfg, records, path = precompute(tmp_path)
+    expected = outputs_of(model, cfg, records[:1])[0]["instances"]
 
     cfg.MODEL.LOAD_PROPOSALS = True
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
     on_file = build_model(cfg).eval()
     on_file.load_state_dict(model.state_dict(), strict=False)
-    loaded = load_proposals_into_dataset(records, path)
-    found = outputs_of(on_file, cfg, loaded)[0]["instances"]
+    loaded = load_proposals_into_dataset(records[:1], path)
+    instances = outputs_of(on_file, cfg, loaded)[0]["instances"]
     assert len(expected) > 0
-    np.testing.assert_allclose(found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(instances.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
+    np.testing.assert_allclose(instances.scores, expected.scores, atol=1e-5)
+
+
+def test_another_ending_is_refused_before_the_work():
+    arguments = ["--config-file", "missing.yaml", "--output", "rpn.npz"]
+    with pytest.raises(ValueError, match="rpn.npz: a proposal file ends in .pkl"):
+        precompute_proposals.main(precompute_proposals.parse_args(arguments))

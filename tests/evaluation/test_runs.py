@@ -5,23 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from nrpn_d2.evaluation import output
-from nrpn_d2.evaluation.output import draw_runs, read_run, write_run
-from nrpn_d2.evaluation.voc_ap import PrecisionRecall
+from nrpn_d2.evaluation import runs
+from nrpn_d2.evaluation.runs import compare_runs, comparison_table, read_run, run_names, write_run
 
-METRICS = {"bbox": {"AP50": 54.5, "AP50-ring": 54.5, "AP50-5": math.nan}}
+RING = "AP50-cross-ring"  # the class is "cross-ring"
+METRICS = {"bbox": {"AP50": 54.4567, RING: 54.4567, "AP50-5": math.nan}}
 CURVES = {
     "recall": {
         "iou": np.array([0.5, 0.7]),
-        "recall_vs_iou": {50: np.array([0.9, 0.4])},
-        "num_proposals": np.array([1, 50]),
-        "recall_vs_num": {0.5: np.array([0.1, 0.9]), "AR": np.array([0.1, np.nan])},
+        "recall_vs_iou": {"50": np.array([0.9, 0.4])},
+        "num_proposals": [1, 50],
+        "recall_vs_num": {"0.5": np.array([0.1, 0.9]), "AR": np.array([0.1, np.nan])},
     },
-    "errors": {50: {"hit": 20.0, "background": 80.0}},
-    # Right, wrong, right, of four objects: precision 1 up to recall 1/4, then 2/3 up to 2/4.
-    "precision_recall": {
-        "bbox": {"5": PrecisionRecall(np.array([1, 1, 2]) / 4, np.array([1, 1 / 2, 2 / 3]), None)}
-    },
+    "errors": {"50": {"hit": 20.0, "background": 80.0}},
+    "false_positives": {"per_image": np.array([0.1, 1]), "recall": np.array([0.5, 0.7])},
+    "precision_recall": {"bbox": {"5": np.array([1, 0.5, 0])}},
 }
 
 
@@ -30,15 +28,11 @@ def test_a_written_run_is_read_again(tmp_path):
     for path in (tmp_path, tmp_path / "inference", tmp_path / "inference" / "results.json"):
         run = read_run(str(path))
         assert run["dataset"] == "rings"
-        assert run["metrics"]["bbox"]["AP50"] == 54.5
+        assert run["metrics"]["bbox"]["AP50"] == 54.4567
         assert math.isnan(run["metrics"]["bbox"]["AP50-5"])
-        recall = run["curves"]["recall"]
-        assert list(recall["recall_vs_iou"]) == [50]
-        assert list(recall["recall_vs_num"]) == [0.5, "AR"]
-        np.testing.assert_array_equal(recall["recall_vs_num"]["AR"], [0.1, np.nan])
-        assert run["curves"]["errors"] == {50: {"hit": 20.0, "background": 80.0}}
-        precisions = run["curves"]["precision_recall"]["bbox"]["5"]
-        np.testing.assert_allclose(precisions[[0, 25, 26, 50, 51, 100]], [1, 1, 2 / 3, 2 / 3, 0, 0])
+        assert run["curves"]["recall"]["recall_vs_num"] == {"0.5": [0.1, 0.9], "AR": [0.1, None]}
+        assert run["curves"]["errors"] == CURVES["errors"]
+        assert run["curves"]["precision_recall"]["bbox"] == {"5": [1, 0.5, 0]}
 
 
 def test_files_for_people(tmp_path):
@@ -48,21 +42,13 @@ def test_files_for_people(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == expected
     with open(tmp_path / "results.csv") as f:
         assert list(csv.reader(f)) == [
-            ["task", "metric", "value"],
-            ["bbox", "AP50", "54.5"],
-            ["bbox", "AP50-ring", "54.5"],
-            ["bbox", "AP50-5", "n/a"],
+            ["task", "metric", "class", "value"],
+            ["bbox", "AP50", "", "54.46"],
+            ["bbox", "AP50", "cross-ring", "54.46"],
+            ["bbox", "AP50", "5", "n/a"],
         ]
     # JSON proper knows no NaN.
     json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-
-
-def test_runs_that_were_read_are_drawn(tmp_path):
-    write_run(str(tmp_path / "a"), "rings", METRICS, CURVES)
-    curves = read_run(str(tmp_path / "a"))["curves"]
-    draw_runs(str(tmp_path / "both"), {"RPN": curves, "proposals only": {**curves, "errors": {}}})
-    assert (tmp_path / "both" / "recall.png").exists()
-    assert (tmp_path / "both" / "precision_recall.pdf").exists()
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -75,6 +61,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     whole = {"dataset": "rings", "metrics": METRICS, "curves": {}}
     for content, message in (
         ("not json", "JSONDecodeError"),
+        ("[" * 100_000, "RecursionError"),
         ("[]", "'dataset' is missing"),
         ('{"bbox": {}}', "'dataset' is missing"),
         (json.dumps({**whole, "metrics": [1]}), "'metrics' is missing or not an object"),
@@ -88,23 +75,14 @@ def test_what_is_no_run_is_refused(tmp_path):
             read_run(str(tmp_path))
 
 
-def test_precision_at_a_recall_that_is_a_level():
-    # Of 100 objects, the k-th is found with precision 1 - k / 200. At k = 35, 41, 47, ... the
-    # levels of np.linspace lie beyond k / 100.
-    found = np.arange(1, 101)
-    curve = PrecisionRecall(found / 100, 1 - found / 200, None)
-    sampled = output._sampled({"bbox": {"ring": curve}})["bbox"]["ring"]
-    np.testing.assert_array_equal(sampled[1:], curve.precision)
-
-
 def test_figures_that_fail_lose_no_metrics(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise ValueError("no such font")
 
-    monkeypatch.setattr(output, "draw_runs", fail)
+    monkeypatch.setattr(runs, "draw_runs", fail)
     write_run(str(tmp_path), "rings", METRICS, CURVES)
-    assert read_run(str(tmp_path))["metrics"]["bbox"]["AP50"] == 54.5
-    assert "AP50,54.5" in (tmp_path / "results.csv").read_text()
+    assert read_run(str(tmp_path))["metrics"]["bbox"]["AP50"] == 54.4567
+    assert "AP50,,54.46" in (tmp_path / "results.csv").read_text()
     assert "Not all figures" in caplog.text and "no such font" in caplog.text
 
 
@@ -121,3 +99,44 @@ def test_results_stay_whole_when_the_disk_is_full(tmp_path, monkeypatch):
         write_run(str(tmp_path), "data", {"bbox": {"AP": 2.0}}, {})
     assert (tmp_path / "results.json").read_bytes() == before
     assert not list(tmp_path.glob("*.tmp"))
+
+
+RPN = {
+    "box_proposals": {"AR": 60.0, "AR@50": 40.5, "R50@50": 81.7, "R50s@50": 1.0, "R70-a@50": 2.0},
+    "proposal_errors": {"background@50": 80.0, "background>0.5": 9.0, "background>0.7": 1.25},
+    "bbox": {"AP50": 70.0, "AP": 1.0},
+    "bbox@50": {"AP50": 65.18, "AP": 1.0},
+}
+
+
+def test_one_column_per_run_and_one_row_per_metric():
+    edge_boxes = {"box_proposals": {"R50@50": 60.0, "R50@100": 70.0}, "bbox@50": {"AP": 1.0}}
+    rows = comparison_table({"RPN": RPN, "Edge Boxes": edge_boxes}).splitlines()
+    assert [" ".join(row.split()) for row in rows[2:]] == [
+        "AR as configured 60.00 n/a",
+        "AR 50 40.50 n/a",
+        "recall, IoU 0.5 50 81.70 60.00",
+        "background, score > 0.7, per image as configured 1.25 n/a",
+        "mAP, IoU 0.5 as configured 70.00 n/a",
+        "mAP, IoU 0.5 50 65.18 n/a",
+        "recall, IoU 0.5 100 n/a 70.00",
+    ]
+
+
+def test_runs_are_named_after_their_folders():
+    assert run_names(["out/rpn/", "out/nrpn/inference", "x/ours/results.json"]) == [
+        "rpn",
+        "nrpn",
+        "ours",
+    ]
+    paths = ["a/bccd/s0/inference/results.json", "b/bccd/s0"]
+    assert run_names(paths) == ["a/bccd/s0", "b/bccd/s0"]
+    with pytest.raises(ValueError, match="out/rpn/inference is given twice"):
+        run_names(["out/rpn", "out/rpn/inference"])
+
+
+def test_runs_of_different_datasets_are_refused(tmp_path):
+    write_run(str(tmp_path / "a"), "rings", RPN, {})
+    write_run(str(tmp_path / "b"), "discs", RPN, {})
+    with pytest.raises(ValueError, match="different datasets.*a of 'rings', b of 'discs'"):
+        compare_runs([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "both"))

@@ -1,0 +1,231 @@
+"""Evaluations as files: results.json, results.csv and figures; written, read and compared."""
+
+import csv
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.utils import comm
+
+from ..utils.saving import atomic_open
+from .evaluator import PerImageEvaluator, together
+from .figures import save_figure
+from .proposal_errors import ProposalErrorEvaluator
+from .recall_evaluator import ProposalRecallEvaluator
+from .report import format_table
+from .voc_evaluator import VOCDetectionEvaluator
+
+logger = logging.getLogger(__name__)
+
+# All that a run is evaluated by: a new evaluator is a class in a file of its own, and a name here
+EVALUATORS: list[type[PerImageEvaluator]] = [
+    ProposalRecallEvaluator,
+    ProposalErrorEvaluator,
+    VOCDetectionEvaluator,
+]
+
+
+class WritingEvaluators(DatasetEvaluators):
+    """Evaluators of this package, whose results are also written into a folder."""
+
+    def __init__(self, evaluators: Sequence[PerImageEvaluator], dataset_name: str, output_dir: str):
+        """
+        Args:
+            evaluators: of one dataset.
+            output_dir: folder, made if it does not exist.
+        """
+        super().__init__(evaluators)
+        self._dataset_name = dataset_name
+        self._output_dir = output_dir
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        results = super().evaluate()
+        together(lambda: self._write(results) if comm.is_main_process() else None)
+        return results
+
+    def _write(self, results: dict[str, dict[str, float]]) -> None:
+        curves = {kind: c for e in self._evaluators for kind, c in e.curves.items()}
+        write_run(self._output_dir, self._dataset_name, results, curves)
+
+
+def write_run(
+    output_dir: str,
+    dataset_name: str,
+    results: Mapping[str, Mapping[str, float]],
+    curves: Mapping[str, Any],
+) -> None:
+    """Write results.json (metrics and curves; nan is null), results.csv (four digits) and, as PNG
+    and PDF, the figures of the curves. Where figures fail, the error is logged.
+
+    Args:
+        output_dir: folder, made if it does not exist.
+        results: task -> {metric: value}; the metric of one class is "metric-class".
+        curves: of the evaluators, together.
+    """
+    os.makedirs(output_dir, exist_ok=True)
+    run = {"dataset": dataset_name, "metrics": results, "curves": curves}
+    with atomic_open(os.path.join(output_dir, "results.json"), "w") as f:
+        json.dump(_plain(run), f, indent=1, allow_nan=False)
+    with atomic_open(os.path.join(output_dir, "results.csv"), "w") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["task", "metric", "class", "value"])
+        for task, metrics in results.items():
+            for key, value in metrics.items():
+                metric, _, class_name = key.partition("-")
+                text = "n/a" if math.isnan(value) else f"{value:.4g}"
+                writer.writerow([task, metric, class_name, text])
+    try:
+        draw_runs(output_dir, {dataset_name: curves})
+    except Exception:  # a training is worth more than its pictures
+        logger.exception("Not all figures are in %s; results.json and results.csv are", output_dir)
+    else:
+        logger.info("Wrote results.json, results.csv and figures to %s", output_dir)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON knows: lists for arrays, None for nan."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, np.ndarray)):
+        return [_plain(item) for item in np.asarray(value).tolist()]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_run(path: str) -> dict[str, Any]:
+    """Read what :func:`write_run` wrote.
+
+    Args:
+        path: a results.json, its folder, or the OUTPUT_DIR of a training.
+
+    Returns:
+        "dataset", "metrics" (with nan) and "curves" (with None for nan; {} if the file has none).
+
+    Raises:
+        FileNotFoundError: names the places looked at.
+        ValueError: for a file that is not such a results.json; names file and key.
+    """
+    places = [path]
+    if not os.path.isfile(path):
+        places = [os.path.join(path, *inner, "results.json") for inner in ((), ("inference",))]
+    existing = [place for place in places if os.path.isfile(place)]
+    if not existing:
+        raise FileNotFoundError(f"no results.json of an evaluation at {' or '.join(places)}")
+    with open(existing[0]) as f:
+        try:
+            run = json.load(f)
+        except (ValueError, RecursionError) as e:  # neither JSON nor text
+            raise ValueError(f"{existing[0]} is not a results.json of an evaluation: {e!r}") from e
+    if isinstance(run, dict):
+        run.setdefault("curves", {})
+    _check_run(run, existing[0])
+    for values in run["metrics"].values():
+        values.update({key: math.nan for key, value in values.items() if value is None})
+    return run
+
+
+def _check_run(run: Any, path: str) -> None:
+    """Raise a ValueError unless ``run`` has the parts, and these the types, of write_run's."""
+
+    def check(parent: Any, key: str, types: type | tuple[type, ...], expected: str) -> None:
+        if not isinstance(parent, dict) or not isinstance(parent.get(key), types):
+            raise ValueError(
+                f"{path} is not a results.json of an evaluation: '{key}' is missing or not "
+                f"{expected}"
+            )
+
+    check(run, "dataset", str, "text")
+    for part in ("metrics", "curves"):
+        check(run, part, dict, "an object")
+        for key in run[part]:
+            check(run[part], key, dict, "an object")
+    for values in run["metrics"].values():
+        for key in values:
+            check(values, key, (float, int, type(None)), "a number")
+
+
+def draw_runs(output_dir: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the figures of all evaluators, all runs overlaid.
+
+    Args:
+        output_dir: folder, made if it does not exist.
+        runs: name -> curves.
+
+    Raises:
+        ValueError: a curve is not as the evaluators make it; the other figures are drawn.
+    """
+    broken = []
+    for kind, draw in {
+        k: d for evaluator in EVALUATORS for k, d in evaluator.figures.items()
+    }.items():
+        having = {name: curves[kind] for name, curves in runs.items() if curves.get(kind)}
+        try:
+            if having:
+                save_figure(draw(having), os.path.join(output_dir, kind))
+        except (AttributeError, LookupError, TypeError, ValueError) as e:
+            broken.append(f"'{kind}' of {', '.join(having)} ({e!r})")
+    if broken:
+        raise ValueError(f"not the curves of an evaluation: {'; '.join(broken)}")
+
+
+def comparison_table(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Format what the evaluators compare: one column per run, n/a for what a run lacks.
+
+    Args:
+        runs: name -> task -> {metric: value}.
+    """
+    rows: dict[tuple[str, str], dict[str, float]] = {}  # in the order of the first run with them
+    for name, results in runs.items():
+        for evaluator in EVALUATORS:
+            for *title, value in evaluator.compare(results):
+                rows.setdefault(tuple(title), {})[name] = float(value)
+    table = [[*title, *(row.get(name, math.nan) for name in runs)] for title, row in rows.items()]
+    return format_table(["", "#proposals", *runs], table)
+
+
+def compare_runs(paths: Sequence[str], output_dir: str) -> str:
+    """Write comparison.txt and the figures of several runs; return the table.
+
+    Args:
+        paths: for :func:`read_run`; a run is named after its folder.
+        output_dir: made if it does not exist.
+
+    Raises:
+        ValueError: the same run twice, runs of different datasets, or a broken results.json.
+    """
+    runs = dict(zip(run_names(paths), map(read_run, paths)))
+    if len({run["dataset"] for run in runs.values()}) > 1:
+        listed = ", ".join(f"{name} of '{run['dataset']}'" for name, run in runs.items())
+        raise ValueError(f"runs of different datasets cannot be compared: {listed}")
+    os.makedirs(output_dir, exist_ok=True)
+    table = comparison_table({name: run["metrics"] for name, run in runs.items()})
+    with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
+        f.write(table + "\n")
+    draw_runs(output_dir, {name: run["curves"] for name, run in runs.items()})
+    return table
+
+
+def run_names(paths: Sequence[str]) -> list[str]:
+    """Name each run after its folder, with as many parents as tell all runs apart.
+
+    Raises:
+        ValueError: the same run twice.
+    """
+    folders = []
+    for path in paths:
+        parts = os.path.abspath(path).split(os.sep)
+        for inner in ("results.json", "inference"):
+            if parts[-1] == inner:
+                parts.pop()
+        if parts in folders:
+            raise ValueError(f"{path} is given twice")
+        folders.append(parts)
+    for depth in range(1, max(map(len, folders)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
