@@ -21,7 +21,7 @@ with warnings.catch_warnings():  # Detectron2 uses torch.jit.script while it is 
     import detectron2.engine
     import detectron2.evaluation  # noqa: F401
 
-from .checkpoint import imagenet_weights  # noqa: F401  (registers)
+from .checkpoint import nrpn_weights  # noqa: F401  (for stock checkpointers, too)
 from .config import add_nrpn_config
 from .config_checks import check_nrpn_config
 from .data import register_datasets

@@ -21,7 +21,6 @@ from .imagenet_weights import (
     TorchvisionHandler,
     has_caffe_names,
     is_imagenet_vgg,
-    place_imagenet_vgg,
     read_caffe_blobs,
     torchvision_entry,
 )
@@ -162,7 +161,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         self.keep = keep
         self._options: dict[str, str] = {}
         self._file = ""  # that is being loaded
-        self._resumes = False
+        self.resumes = False  # while a run is resumed
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model, **checkpointables) -> "NRPNCheckpointer":
@@ -200,21 +199,18 @@ class NRPNCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]):
-        if is_imagenet_vgg(checkpoint["model"]):
-            self._convert_ndarray_to_tensor(checkpoint["model"])
-            place_imagenet_vgg(self.model, checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         names = {name for name, _ in self.model.named_parameters()}
         if names and names <= set(incompatible.missing_keys):
             raise CheckpointError(
-                f"{self._file} has nothing of the model: no weight has a name and a shape of its "
-                "own there. It belongs to another architecture, or to another MODEL.BACKBONE.NAME"
+                f"{self._file}: no parameter of the model matches by name and shape. The file "
+                "belongs to another architecture, or to another MODEL.BACKBONE.NAME"
             )
         return incompatible
 
     def _log_incompatible_keys(self, incompatible) -> None:
         problems = differences(incompatible)
-        if self._resumes and problems:
+        if self.resumes and problems:
             raise CheckpointError(
                 f"{self._file} was written by a run of another model, so it cannot be resumed with "
                 f"this config; take that run's, or another OUTPUT_DIR:\n  " + "\n  ".join(problems)
@@ -224,29 +220,34 @@ class NRPNCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
 
-        Without ``resume`` the last and the best checkpoint of an older run are set aside, so that
-        this run, killed and resumed, does not go on with them.
+        Without ``resume`` the folder stays as it is: this is also how a model is loaded that is
+        only evaluated.
 
         Raises:
             CheckpointError: besides :meth:`load`, if the run to be resumed had another model.
         """
-        self._resumes = resume and self.has_checkpoint()
-        if self._resumes and self.save_to_disk:
+        self.resumes = resume and self.has_checkpoint()
+        if self.resumes and self.save_to_disk:
             self._prune()
         try:
-            loaded = super().resume_or_load(path, resume=resume)
+            return super().resume_or_load(path, resume=resume)
         finally:
-            self._resumes = False
-        if not resume and self.save_to_disk:
-            self._set_aside_older_run(path)
-        return loaded
+            self.resumes = False
 
-    def _set_aside_older_run(self, weights: str) -> None:
+    def set_aside_earlier_run(self, weights: str) -> None:
+        """Rename the last and the best checkpoint in the folder, before a new run writes to it.
+
+        Otherwise the new run, killed and resumed, would go on with them.
+
+        Args:
+            weights: the file that the new run starts from, which keeps its name.
+        """
         for name in ("last_checkpoint", "model_best.pth"):
             path = os.path.join(self.save_dir, name)
-            if os.path.isfile(path) and os.path.abspath(path) != os.path.abspath(weights or ""):
+            keep = os.path.abspath(path) == os.path.abspath(weights)
+            if self.save_to_disk and os.path.isfile(path) and not keep:
                 os.replace(path, f"{path}.previous")
-                self.logger.warning("Of an older run: %s, now %s.previous", path, name)
+                self.logger.warning("Renamed %s from an earlier run to %s.previous", path, name)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth, make it the last checkpoint, and prune old ones."""

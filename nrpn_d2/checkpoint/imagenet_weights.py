@@ -8,7 +8,7 @@ What ``MODEL.WEIGHTS`` may be, and the pixels that the weights were trained with
     FILE with torchvision's    features.0 ... classifier.3   those of vgg16
     FILE?pixels=caffe          the same, ported from Caffe   BGR, Caffe's mean, deviation 1
 
-Detectron2's checkpointer loads the first two as well: the names are translated by the model.
+Detectron2's own checkpointer loads them, too, but for Caffe's .pkl files (see nrpn_weights).
 """
 
 import logging
@@ -22,7 +22,6 @@ import torch
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 from torchvision.models import VGG16_Weights
 
 from ..modeling.vgg import VGG, VGGBoxHead
@@ -106,14 +105,9 @@ def read_caffe_blobs(blobs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _caffe_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """Each name, torchvision's or Caffe's, -> Caffe's; torchvision numbers all kinds of layers."""
-    vggs = [module for module in model.modules() if isinstance(module, VGG)]
-    if not vggs:
-        raise ValueError(
-            "MODEL.WEIGHTS is an ImageNet VGG, and the model has no VGG: set MODEL.BACKBONE.NAME "
-            "to build_vgg_backbone, or choose other weights"
-        )
+    vgg = next(module for module in model.modules() if isinstance(module, VGG))
     layers, index = dict(CLASSIFIER), 0
-    for convs in vggs[0]._stages.values():
+    for convs in vgg._stages.values():
         for conv in convs:
             layers[f"features.{index}"] = conv
             index += 2  # a convolution and its ReLU
@@ -183,17 +177,3 @@ def _hint(problems: list[str]) -> str:
         "\ntorchvision://vgg16_caffe has convolutions only. fc6 and fc7 are in torchvision://vgg16 "
         "and in files ported from Caffe as a whole"
     )
-
-
-def _on_load(model, state_dict, prefix, *args):
-    if prefix == "" and is_imagenet_vgg(state_dict):
-        place_imagenet_vgg(model, state_dict)
-
-
-def _watch_models(model: nn.Module, name: str, submodule: nn.Module) -> None:
-    """Called by torch when ``model.name = submodule``; ``model`` sees whole checkpoints."""
-    if name == "backbone" and any(isinstance(m, VGG) for m in submodule.modules()):
-        model._register_load_state_dict_pre_hook(_on_load, with_module=True)
-
-
-register_module_module_registration_hook(_watch_models)

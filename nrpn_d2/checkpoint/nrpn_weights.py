@@ -1,80 +1,90 @@
-"""Weights in: a checkpoint without an nRPN also initialises the nRPN's own backbone.
+"""Load any checkpoint into a model with two backbones, whoever loads it.
 
-The paper's nRPN starts from the same ImageNet weights as the RPN. Checkpoints of pre-trained
-weights only know one backbone, so two things are arranged here, for any checkpointer (also that of
-a Detectron2 project that knows nothing of this package):
+The paper's nRPN starts from the same ImageNet weights as the RPN, but checkpoints of pre-trained
+weights know one backbone. Importing this module therefore wraps
+``DetectionCheckpointer._load_model``. No narrower place would do: a project with Detectron2's own
+``DefaultTrainer`` builds a stock ``DetectionCheckpointer``, and of a checkpoint that torch loads
+into a model, a module sees its own part only, the nRPN nothing of ``backbone.*``.
 
-1. When such a checkpoint is loaded, the nRPN's backbone gets a copy of what ``backbone.*`` gets.
-2. Detectron2 loads model-zoo files such as R-50.pkl by matching the ends of names, and refuses a
-   file if "stem.conv1.weight" is the end of two names. In state dicts the nRPN's backbone therefore
-   carries a suffix: "proposal_generator.negative_rpn.backbone.stem.conv1.weight.nrpn".
+A model without a second backbone and without a VGG is loaded as before.
 """
 
+import functools
 import logging
+from collections.abc import Callable
+from typing import Any
 
-import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from fvcore.common.checkpoint import _strip_prefix_if_present
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
-SUFFIX = ".nrpn"
+from ..modeling.negative_rpn import NegativeRPN, strip_old_suffix
+from ..modeling.vgg import VGG
+from .imagenet_weights import is_imagenet_vgg, place_imagenet_vgg
+
 NRPN_PREFIX = "proposal_generator.negative_rpn."
 
 
-def hide_from_name_matching(negative_rpn: nn.Module) -> None:
-    """Give the names of the nRPN's own backbone the suffix, in its state dicts (point 2)."""
-
-    def add_suffix(module, state_dict, prefix, local_metadata):
-        for name in [k for k in state_dict if k.startswith(prefix + "backbone.")]:
-            state_dict[name + SUFFIX] = state_dict.pop(name)
-
-    def remove_suffix(module, state_dict, prefix, *args):
-        for name in [k for k in state_dict if k.startswith(prefix + "backbone.")]:
-            if name.endswith(SUFFIX):
-                state_dict[name[: -len(SUFFIX)]] = state_dict.pop(name)
-
-    negative_rpn._register_state_dict_hook(add_suffix)
-    negative_rpn._register_load_state_dict_pre_hook(remove_suffix, with_module=True)
-
-
-def copy_backbone(state_dict: dict[str, Tensor], prefix: str = "") -> int:
-    """Add ``backbone.*`` once more under the names of the nRPN's backbone, in place (point 1).
-
-    Nothing happens to a state dict that has an nRPN.
+def copy_backbone(state_dict: dict[str, Tensor]) -> int:
+    """Add ``backbone.*`` once more as the nRPN's own backbone, unless the state dict has one.
 
     Args:
-        state_dict: of a ``GeneralizedRCNN`` or ``ProposalNetwork``.
-        prefix: in front of all names, such as "module.".
+        state_dict: of a ``GeneralizedRCNN`` or ``ProposalNetwork``; changed in place.
 
     Returns:
         The number of tensors added.
     """
-    if any(name.startswith(prefix + NRPN_PREFIX) for name in state_dict):
+    if any(name.startswith(f"{NRPN_PREFIX}backbone.") for name in state_dict):
         return 0
-    backbone = prefix + "backbone."
-    copies = {
-        prefix + NRPN_PREFIX + name[len(prefix) :] + SUFFIX: tensor
-        for name, tensor in state_dict.items()
-        if name.startswith(backbone)
-    }
+    copies = {NRPN_PREFIX + k: v for k, v in state_dict.items() if k.startswith("backbone.")}
     state_dict.update(copies)
     return len(copies)
 
 
-def _on_load(model, state_dict, prefix, *args):
-    copied = copy_backbone(state_dict, prefix)
+def _align_names(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Do what Detectron2 does with a model-zoo file such as R-50.pkl, without the nRPN.
+
+    Detectron2 matches the ends of names, and refuses a file if "stem.conv1.weight" is the end of
+    two names of the model.
+    """
+    names = {k: v for k, v in model.state_dict().items() if not k.startswith(NRPN_PREFIX)}
+    is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+    checkpoint["model"] = align_and_update_state_dicts(names, checkpoint["model"], is_caffe2)
+
+
+def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) -> None:
+    """Give a checkpoint the names of the model, and values for the nRPN's backbone, in place."""
+    model = checkpointer.model
+    nrpn = getattr(getattr(model, "proposal_generator", None), "negative_rpn", None)
+    has_second_backbone = isinstance(nrpn, NegativeRPN) and nrpn.backbone is not None
+    has_vgg = any(isinstance(module, VGG) for module in model.modules())
+    if not has_second_backbone and not has_vgg:
+        return
+    checkpointer._convert_ndarray_to_tensor(checkpoint["model"])
+    _strip_prefix_if_present(checkpoint["model"], "module.")  # of DistributedDataParallel
+    if has_vgg and is_imagenet_vgg(checkpoint["model"]):
+        place_imagenet_vgg(model, checkpoint["model"])
+    if not has_second_backbone:
+        return
+    strip_old_suffix(checkpoint["model"], NRPN_PREFIX)
+    if checkpoint.pop("matching_heuristics", False):
+        _align_names(model, checkpoint)
+    # A resumed run finds all of its networks in its checkpoint, or is another model's
+    copied = 0 if getattr(checkpointer, "resumes", False) else copy_backbone(checkpoint["model"])
     if copied:
         logging.getLogger(__name__).info(
-            "The checkpoint has no nRPN: its backbone starts from %d tensors of backbone.*", copied
+            "The nRPN's backbone starts from the checkpoint's backbone.* (%d tensors)", copied
         )
 
 
-def _watch_models(model: nn.Module, name: str, submodule: nn.Module) -> None:
-    """Called by torch when ``model.name = submodule``; ``model`` sees whole checkpoints."""
-    if name != "proposal_generator" or isinstance(model, torch.jit.ScriptModule):
-        return  # an exported model has its weights, and no hooks
-    negative_rpn = getattr(submodule, "negative_rpn", None)
-    if getattr(negative_rpn, "backbone", None) is not None:
-        model._register_load_state_dict_pre_hook(_on_load, with_module=True)
+def _prepared(load_model: Callable) -> Callable:
+    @functools.wraps(load_model)
+    def _load_model(self, checkpoint: dict[str, Any]):
+        _prepare(self, checkpoint)
+        return load_model(self, checkpoint)
+
+    return _load_model
 
 
-register_module_module_registration_hook(_watch_models)
+DetectionCheckpointer._load_model = _prepared(DetectionCheckpointer._load_model)

@@ -96,6 +96,8 @@ class Trainer(DefaultTrainer):
         super().before_train()
         if self.start_iter > 0:
             self._repeat_what_follows_a_checkpoint()
+        else:
+            self.checkpointer.set_aside_earlier_run(self.cfg.MODEL.WEIGHTS)
 
     def _repeat_what_follows_a_checkpoint(self) -> None:
         """The evaluation and, after the last iteration, model_final.

@@ -25,7 +25,6 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
-from ..checkpoint.nrpn_weights import hide_from_name_matching
 from ..config_checks import (
     check_false_positive_iou,
     check_features,
@@ -102,8 +101,6 @@ class HardNegativeRPN(RPN):
         self.warmup_iters = warmup_iters
         self.nrpn_loss_weight = nrpn_loss_weight
         self.ignore_ioa = ignore_ioa
-        if negative_rpn is not None:
-            hide_from_name_matching(negative_rpn)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):

@@ -78,6 +78,10 @@ class NegativeRPN(nn.Module):
             "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
         }
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        strip_old_suffix(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(self, images: ImageList, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """
         Args:
@@ -100,6 +104,16 @@ class NegativeRPN(nn.Module):
         warm-up, and also for layers of the backbone whose feature maps are not read.
         """
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
+
+
+def strip_old_suffix(state_dict: dict[str, torch.Tensor], prefix: str) -> None:
+    """Give checkpoints of version 0.1 the names of parameters, in place.
+
+    There the parameters of the nRPN's own backbone had names that ended with ".nrpn".
+    """
+    suffix = ".nrpn"
+    for name in [k for k in state_dict if k.startswith(prefix) and k.endswith(suffix)]:
+        state_dict[name.removesuffix(suffix)] = state_dict.pop(name)
 
 
 def second_backbone(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:

@@ -62,7 +62,7 @@ def assert_filled(model, weights):
         for kind in ("weight", "bias"):
             expected = weights[f"{theirs}.{kind}"]
             assert torch.equal(state[f"backbone.{layer}.{kind}"], expected)
-            nrpn = f"proposal_generator.negative_rpn.backbone.{layer}.{kind}.nrpn"
+            nrpn = f"proposal_generator.negative_rpn.backbone.{layer}.{kind}"
             assert torch.equal(state[nrpn], expected)
     for theirs, layer in list(CLASSIFIER.items())[:2]:
         for kind in ("weight", "bias"):
@@ -150,7 +150,8 @@ def test_vgg16_gives_torchvisions_features():
             seen, weights["conv1_1.weight"] = seen / 50, weights["conv1_1.weight"] / 50
             model.pixel_mean.copy_(torch.tensor(KINDS[kind].mean).view(3, 1, 1))
             model.pixel_std.copy_(torch.tensor(KINDS[kind].std).view(3, 1, 1))
-        model.load_state_dict(dict(weights), strict=False)
+        place_imagenet_vgg(model, weights)
+        model.load_state_dict(weights, strict=False)
         features = model.backbone(model.preprocess_image([{"image": image.float()}]).tensor)
         expected = theirs.features[:-1](seen[None])
         assert features["conv5"].shape == expected.shape == (1, 512, 14, 14)
@@ -263,7 +264,7 @@ def test_proposal_network_needs_no_classifier():
 
 
 def test_model_without_a_vgg(tmp_path):
-    with pytest.raises(ValueError, match="MODEL.BACKBONE.NAME"):
+    with pytest.raises(CheckpointError, match="another MODEL.BACKBONE.NAME"):
         NRPNCheckpointer(build_model(small_cfg("fpn"))).load(saved(small_vgg(), tmp_path / "v.pth"))
 
 

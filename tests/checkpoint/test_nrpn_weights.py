@@ -1,19 +1,32 @@
-"""Weights in: the nRPN's backbone starts from the same weights, whoever loads them."""
+"""The nRPN's backbone starts from the same weights as the RPN's, whoever loads them."""
 
 import logging
 import pickle
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from small_models import TWO_OBJECTS, batch, instances, small_cfg
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+from torch.optim.swa_utils import AveragedModel
+
+from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
+from nrpn_d2.utils.safe_load import CheckpointError
+
+SHARED = {"MODEL__NRPN__SHARE_FEATURES": True}
+RANDOM = {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"}
+NRPN_BACKBONE = "proposal_generator.negative_rpn.backbone."
 
 
 def equal_backbones(model):
-    nrpn = model.proposal_generator.negative_rpn.backbone
-    pairs = list(zip(model.backbone.state_dict().items(), nrpn.state_dict().items()))
-    assert len(pairs) > 4
+    nrpn = model.proposal_generator.negative_rpn.backbone.state_dict()
+    return all(torch.equal(v, nrpn[k]) for k, v in model.backbone.state_dict().items())
+
+
+def equal_states(model, other):
+    pairs = zip(model.state_dict().items(), other.state_dict().items())
     return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 
 
@@ -21,43 +34,53 @@ def backbone_weights(model):
     return {f"backbone.{k}": torch.randn_like(v) for k, v in model.backbone.state_dict().items()}
 
 
+def saved(weights, tmp_path):
+    torch.save({"model": weights}, tmp_path / "model.pth")
+    return str(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("checkpointer", [DetectionCheckpointer, NRPNCheckpointer])
 @pytest.mark.parametrize("meta_architecture", ["GeneralizedRCNN", "ProposalNetwork"])
-def test_backbone_only(meta_architecture, caplog):
+@pytest.mark.parametrize("prefix", ["", "module."])  # of DistributedDataParallel
+def test_backbone_only(checkpointer, meta_architecture, prefix, tmp_path, caplog):
     model = build_model(small_cfg("vgg", meta_architecture))
     assert not equal_backbones(model)
-    weights = backbone_weights(model)
+    weights = {prefix + k: v for k, v in backbone_weights(model).items()}
     with caplog.at_level(logging.INFO, logger="nrpn_d2.checkpoint.nrpn_weights"):
-        result = model.load_state_dict(weights, strict=False)
-    assert torch.equal(model.backbone.conv1_1.weight, weights["backbone.conv1_1.weight"])
+        checkpointer(model).load(saved(weights, tmp_path))
+    assert torch.equal(model.backbone.conv1_1.weight, weights[f"{prefix}backbone.conv1_1.weight"])
     assert equal_backbones(model)
-    assert not result.unexpected_keys
-    assert not [k for k in result.missing_keys if "backbone" in k]
-    assert "8 tensors of backbone" in caplog.text
+    assert "8 tensors" in caplog.text and NRPN_BACKBONE not in caplog.text
     # two copies, not one shared tensor
     model.proposal_generator.negative_rpn.backbone.conv1_1.weight.data.zero_()
     assert model.backbone.conv1_1.weight.any()
 
 
-def test_checkpoint_with_an_nrpn_keeps_its_own(caplog):
-    model, other = build_model(small_cfg()), build_model(small_cfg())
-    with caplog.at_level(logging.INFO, logger="nrpn_d2.checkpoint.nrpn_weights"):
-        other.load_state_dict(model.state_dict())
-    assert not equal_backbones(other) and not caplog.text
-    for (a, x), (b, y) in zip(model.state_dict().items(), other.state_dict().items()):
-        assert a == b and torch.equal(x, y)
+@pytest.mark.parametrize("checkpointer", [DetectionCheckpointer, NRPNCheckpointer])
+def test_nrpn_without_a_backbone_of_its_own(checkpointer, tmp_path):
+    """The checkpoint of a run with MODEL.NRPN.SHARE_FEATURES has an nRPN, but one backbone."""
+    shared, model = build_model(small_cfg(**SHARED)), build_model(small_cfg())
+    checkpointer(model).load(saved(shared.state_dict(), tmp_path))
+    assert equal_backbones(model) and torch.equal(
+        model.backbone.conv1_1.weight, shared.backbone.conv1_1.weight
+    )
+    heads = (m.proposal_generator.negative_rpn.head for m in (model, shared))
+    assert equal_states(*heads)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"MODEL__NRPN__SHARE_FEATURES": True},
-        {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"},
-    ],
-)
-def test_nothing_to_initialise(overrides):
+@pytest.mark.parametrize("overrides", [SHARED, RANDOM])
+def test_a_run_with_one_backbone_is_not_resumed_with_two(overrides, tmp_path):
+    NRPNCheckpointer(build_model(small_cfg(**overrides)), str(tmp_path)).save("model_0000009")
+    checkpointer = NRPNCheckpointer(build_model(small_cfg()), str(tmp_path))
+    with pytest.raises(CheckpointError, match=rf"another model(.|\n)*{NRPN_BACKBONE}conv1_1"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("overrides", [SHARED, RANDOM])
+def test_nothing_to_start(overrides, tmp_path, caplog):
     model = build_model(small_cfg(**overrides))
-    result = model.load_state_dict(backbone_weights(model), strict=False)
-    assert not result.unexpected_keys
+    DetectionCheckpointer(model).load(saved(backbone_weights(model), tmp_path))
+    assert "nRPN" not in caplog.text
 
 
 def test_model_zoo_files_by_name_matching(tmp_path):
@@ -68,14 +91,12 @@ def test_model_zoo_files_by_name_matching(tmp_path):
         for name, value in model.backbone.bottom_up.state_dict().items()
     }
     path = tmp_path / "R-18.pkl"
-    path.write_bytes(
-        pickle.dumps({"model": weights, "__author__": "test", "matching_heuristics": True})
-    )
+    data = {"model": weights, "__author__": "test", "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(data))
     DetectionCheckpointer(model).load(str(path))
-    nrpn = model.proposal_generator.negative_rpn.backbone
-    for name, value in weights.items():
-        assert torch.equal(model.backbone.bottom_up.state_dict()[name], torch.from_numpy(value))
-        assert torch.equal(nrpn.bottom_up.state_dict()[name], torch.from_numpy(value))
+    for backbone in (model.backbone, model.proposal_generator.negative_rpn.backbone):
+        state = backbone.bottom_up.state_dict()
+        assert all(torch.equal(state[k], torch.from_numpy(v)) for k, v in weights.items())
 
 
 @pytest.mark.parametrize("backbone", ["vgg", "fpn"])
@@ -83,32 +104,59 @@ def test_saved_and_loaded_by_detectron2s_checkpointer(backbone, tmp_path):
     model, other = build_model(small_cfg(backbone)), build_model(small_cfg(backbone))
     DetectionCheckpointer(model, save_dir=str(tmp_path)).save("model")
     DetectionCheckpointer(other).load(str(tmp_path / "model.pth"))
-    for (a, x), (b, y) in zip(model.named_parameters(), other.named_parameters()):
-        assert a == b and torch.equal(x, y)
+    assert equal_states(model, other) and not equal_backbones(other)
     model.eval(), other.eval()
     inputs = batch(instances(TWO_OBJECTS))
     with torch.no_grad():
-        assert torch.equal(
-            model(inputs)[0]["instances"].scores, other(inputs)[0]["instances"].scores
-        )
+        scores = [m(inputs)[0]["instances"].scores for m in (model, other)]
+    assert torch.equal(*scores)
 
 
-def test_prefix_of_a_wrapper():
+# ---- Names in state dicts
+
+
+def test_names_are_those_of_parameters():
     model = build_model(small_cfg())
-    wrapper = torch.nn.Sequential()
-    wrapper.add_module("module", model)
-    weights = {f"module.{k}": v for k, v in backbone_weights(model).items()}
-    wrapper.load_state_dict(weights, strict=False)
-    assert equal_backbones(model)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], p) for name, p in model.named_parameters())
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's, on tracing
-def test_exported_models_can_be_loaded(tmp_path):
-    """Their modules have the same names, and take no hooks."""
-    model = torch.nn.Sequential()
-    model.proposal_generator = torch.nn.Sequential()
-    model.proposal_generator.negative_rpn = torch.nn.Sequential()
-    model.proposal_generator.negative_rpn.backbone = torch.nn.Linear(2, 2)
-    torch.jit.trace(model, torch.ones(1, 2)).save(str(tmp_path / "model.ts"))
-    loaded = torch.jit.load(str(tmp_path / "model.ts"))
-    assert torch.equal(loaded(torch.ones(1, 2)), model(torch.ones(1, 2)))
+@pytest.mark.parametrize("load", ["torch", DetectionCheckpointer, NRPNCheckpointer])
+def test_checkpoints_of_version_0_1(load, tmp_path):
+    """There the parameters of the nRPN's backbone ended with ".nrpn"."""
+    model, other = build_model(small_cfg()), build_model(small_cfg())
+    state = model.state_dict().items()
+    old = {k + ".nrpn" if k.startswith(NRPN_BACKBONE) else k: v for k, v in state}
+    assert sum(name.endswith(".nrpn") for name in old) == 8
+    if load == "torch":
+        other.load_state_dict(old)
+    else:
+        load(other).load(saved(old, tmp_path))
+    assert equal_states(model, other)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's: there is one process
+def test_torchs_distributed_checkpoints(tmp_path):
+    model, other = build_model(small_cfg()), build_model(small_cfg())
+    dcp.save({"model": get_model_state_dict(model)}, checkpoint_id=tmp_path, no_dist=True)
+    state = {"model": get_model_state_dict(other)}
+    dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
+    set_model_state_dict(other, state["model"])
+    assert equal_states(model, other)
+
+
+def test_averaged_weights(tmp_path):
+    model, other = build_model(small_cfg()), build_model(small_cfg())
+    averaged = AveragedModel(model)
+    for value in (1.0, 3.0):
+        for p in model.parameters():
+            torch.nn.init.constant_(p, value)
+        averaged.update_parameters(model)
+    # "module." and the counter of models are AveragedModel's
+    DetectionCheckpointer(other).load(saved(averaged.module.state_dict(), tmp_path))
+    assert all((p == 2).all() for p in other.parameters())
+    assert {n for n, _ in averaged.named_parameters()} <= averaged.state_dict().keys()
+
+
+def test_importing_adds_no_hook_to_other_models():
+    assert not torch.nn.modules.module._global_module_registration_hooks

@@ -89,6 +89,26 @@ def test_failing_save_leaves_the_old_one(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
 
 
+def test_an_earlier_run_is_set_aside_by_a_new_run_only(tmp_path):
+    """Loading with resume=False is also how Detectron2's projects evaluate a model."""
+    checkpointer = NRPNCheckpointer(linear(1.0), str(tmp_path))
+    checkpointer.save("model_final")
+    checkpointer.write("model_best")
+    files = sorted(os.listdir(tmp_path))
+    best = str(tmp_path / "model_best.pth")
+    for path in ("", best):
+        checkpointer.resume_or_load(path, resume=False)
+        assert sorted(os.listdir(tmp_path)) == files
+    checkpointer.set_aside_earlier_run(best)  # what the new run starts from keeps its name
+    assert set(os.listdir(tmp_path)) - set(files) == {"last_checkpoint.previous"}
+    checkpointer.set_aside_earlier_run("")
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint.previous",
+        "model_best.pth.previous",
+        "model_final.pth",
+    ]
+
+
 def test_two_writers_of_one_file(tmp_path):
     """Each writes a file of its own until it is done; the last one wins."""
     path = str(tmp_path / "a.txt")

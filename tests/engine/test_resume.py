@@ -275,7 +275,7 @@ def test_nothing_to_evaluate_on(tmp_path):
 
 
 def test_killed_before_the_first_checkpoint(tmp_path):
-    """In the folder of an older run: that is not the one to be resumed."""
+    """In the folder of an earlier run: that is not the one to be resumed."""
     folder, short = write_images(tmp_path), {**SCHEDULE, "SOLVER__MAX_ITER": 6}
     old = training_cfg(folder, tmp_path / "out", **{**short, "SEED": 2})
     new = training_cfg(folder, tmp_path / "out", **short)
@@ -286,6 +286,10 @@ def test_killed_before_the_first_checkpoint(tmp_path):
     assert (tmp_path / "out/last_checkpoint").exists()  # no new run has begun
     killed = QuickTrainer(new)
     killed.resume_or_load(resume=False)
+    assert (tmp_path / "out/last_checkpoint").exists()  # a model to evaluate is loaded like this
+    killed.run_step = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
     assert (tmp_path / "out/last_checkpoint.previous").read_text() == "model_final.pth"
     assert (tmp_path / "out/model_best.pth.previous").exists()
     train(new, trainer=QuickTrainer)
