@@ -6,53 +6,54 @@
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
     torchrun --nproc_per_node 8 train_net.py --config-file ...
 
---num-gpus 0 runs on the CPU. Several machines: --num-machines, --machine-rank and --dist-url, or
-torchrun's own options.
+Everything is written to OUTPUT_DIR. Several machines: --num-machines, --machine-rank and
+--dist-url, or torchrun's own options.
 """
 
-from detectron2.config import get_cfg
-from detectron2.engine import default_argument_parser, default_setup
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
-
-from nrpn_d2 import add_nrpn_config, check_nrpn_config
-from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, last_checkpoint, set_pixels
-from nrpn_d2.config_checks import check_run_config
-from nrpn_d2.data import check_datasets, register_datasets
-from nrpn_d2.engine.launch import launch
-from nrpn_d2.engine.trainer import Trainer
-from nrpn_d2.utils.config_file import merge_config_file
+import argparse
 
 
-def setup(args):
-    """Build the config from the file and the command line, and register the datasets it names."""
-    cfg = get_cfg()
-    add_nrpn_config(cfg)
-    merge_config_file(cfg, args.config_file)
-    cfg.merge_from_list(args.opts)
-    check_run_config(cfg, args.eval_only)
-    if args.num_gpus == 0:
-        cfg.MODEL.DEVICE = "cpu"
-    set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None)
-    cfg.freeze()
-    check_nrpn_config(cfg)
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nrpn_d2")
-    register_datasets(cfg)
-    check_datasets(cfg, args.eval_only)
-    return cfg
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """Parse the options of Detectron2's ``default_argument_parser``, in any order."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="see configs/")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    parser.add_argument("--num-gpus", type=int, default=1, help="on each machine; 0: on the CPU")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0 on")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
+    return parser.parse_intermixed_args(args)
 
 
-def main(args):
-    cfg = setup(args)
+def main(args: argparse.Namespace) -> dict:
+    from detectron2.evaluation import verify_results
+    from detectron2.utils import comm
+
+    from nrpn_d2.checkpoint.trained_model import load_weights
+    from nrpn_d2.engine.defaults import setup_run
+    from nrpn_d2.engine.trainer import Trainer
+
+    cfg = setup_run(args.config_file, args.opts, resume=args.resume, eval_only=args.eval_only)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        NRPNCheckpointer.from_config(cfg, model).load(cfg.MODEL.WEIGHTS)
-        return Trainer.test(cfg, model)
+        load_weights(cfg, model)
+        results = Trainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser(epilog=__doc__).parse_args())
+    arguments = parse_args()
+    from nrpn_d2.engine.launch import launch
+
+    launch(main, arguments)

@@ -95,8 +95,7 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.SOLVER.BEST_METRIC = ""
 
     # ---- Training
-    # How many batches whose losses are not finite a run may skip before it stops
-    cfg.SOLVER.SKIP_NONFINITE = 0
+    cfg.register_deprecated_key("SOLVER.SKIP_NONFINITE")  # of version 0.1
     # Only algorithms that give the same result every time, also on a GPU: slower, and operations
     # without one raise an error. On a GPU it needs ROI_BOX_HEAD.POOLER_TYPE "ROIAlignV2"
     cfg.SOLVER.DETERMINISTIC = False

@@ -74,7 +74,6 @@ _OTHER_RULES = {
     "MODEL.VGG.DROPOUT": Rule(lambda v: 0 <= v < 1, "in [0, 1)"),
     "DATASETS.VOC_ON_ERROR": _one_of("error", "skip"),
     "SOLVER.CHECKPOINTS_TO_KEEP": _AT_LEAST_0,
-    "SOLVER.SKIP_NONFINITE": _AT_LEAST_0,
     "TEST.PROPOSALS.BUDGETS": _COUNTS,
     "TEST.PROPOSALS.IOU_THRESHOLDS": Rule(
         lambda v: len(v) and all(0 < t <= 1 for t in v), "a list of IoU thresholds in (0, 1]"

@@ -40,7 +40,7 @@ def run(config, output_dir, *arguments):
     opts = [a for a in arguments if not a.startswith("--")]
     command = ["--config-file", f"{ROOT}/configs/{config}.yaml", "--num-gpus", "0", *flags]
     command += ["OUTPUT_DIR", str(output_dir), *opts]
-    return train_net.main(default_argument_parser().parse_args(command))
+    return train_net.main(train_net.parse_args(command))
 
 
 def metrics(output_dir):
@@ -116,7 +116,7 @@ def test_gpus_that_are_not_there():
 
 
 def test_warmup_scales_with_the_world_size():
-    args = default_argument_parser().parse_args(["--config-file", ""])
+    args = train_net.parse_args(["--config-file", ""])
     cfg = train_net.get_cfg()
     train_net.add_nrpn_config(cfg)
     cfg.MODEL.NRPN.WARMUP_ITERS = 1000

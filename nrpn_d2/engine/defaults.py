@@ -1,15 +1,24 @@
-"""From a config file and ``KEY VALUE`` pairs to a config; used by train_net.py and every tool."""
+"""From a config file and ``KEY VALUE`` pairs to a config, and to a run; for every tool."""
 
+import argparse
+import logging
+import re
+import sys
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.checkpointer import last_checkpoint, set_pixels
 from ..config import add_nrpn_config
-from ..config_checks import check_nrpn_config
-from ..data import register_datasets
+from ..config_checks import check_nrpn_config, check_run_config
+from ..data import check_datasets, register_datasets
 from ..utils.config_file import merge_config_file
+from . import run_folder
 
 
 def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool = False) -> CfgNode:
@@ -27,6 +36,41 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
         ValueError: naming the file or the key.
         CheckpointError: for weights that cannot be read.
     """
+    cfg = _merge(config_file, opts)
+    _complete(cfg, resume)
+    return cfg
+
+
+def setup_run(
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+) -> CfgNode:
+    """Build a config as :func:`build_cfg` does, and make its OUTPUT_DIR ready for a run.
+
+    The folder is this run's alone, unless it only evaluates. The log goes to the console and to
+    log.txt, the config to config.yaml.
+
+    Raises:
+        ValueError: besides those of :func:`build_cfg`, for what cannot be trained or evaluated, and
+            for a folder in which another run is at work.
+    """
+    cfg = _merge(config_file, opts)
+    check_run_config(cfg, eval_only)
+    _check_combinations(cfg, eval_only)
+    if not eval_only:
+        run_folder.claim(cfg.OUTPUT_DIR)
+    _start_log(cfg.OUTPUT_DIR)
+    _complete(cfg, resume)
+    check_datasets(cfg, eval_only)
+    args = {"config_file": config_file, "opts": opts, "resume": resume, "eval_only": eval_only}
+    default_setup(cfg, argparse.Namespace(**args))
+    return cfg
+
+
+def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
     cfg = get_cfg()
     add_nrpn_config(cfg)
     if config_file:
@@ -34,19 +78,71 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
     has_gpu = torch.cuda.is_available()
     if not has_gpu:
         cfg.MODEL.DEVICE = "cpu"
-    _merge_opts(cfg, opts)
-    if cfg.MODEL.DEVICE.startswith("cuda") and not has_gpu:
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no usable GPU")
-    check_nrpn_config(cfg)
-    set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if resume else None)
-    cfg.freeze()
-    register_datasets(cfg)
-    return cfg
-
-
-def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     try:
         cfg.merge_from_list([o for o in opts if o != "--"])
     except (AssertionError, KeyError, ValueError) as error:
         reason = str(error.args[0] if isinstance(error, KeyError) else error)
         raise ValueError(f"{reason}; correct the KEY VALUE pairs of the command line") from None
+    if cfg.MODEL.DEVICE.startswith("cuda") and not has_gpu:
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no usable GPU")
+    check_nrpn_config(cfg)
+    return cfg
+
+
+def _complete(cfg: CfgNode, resume: bool) -> None:
+    set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if resume else None)
+    cfg.freeze()
+    register_datasets(cfg)
+
+
+def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
+    """Refuse what would fail after hours, or would be ignored."""
+    if "?" in cfg.OUTPUT_DIR or "://" in cfg.OUTPUT_DIR:
+        raise ValueError(
+            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}; it must be a local folder without '?' in its name, "
+            "which begins the options of a checkpoint's"
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and not eval_only:
+        raise ValueError("SOLVER.AMP.ENABLED is True, and MODEL.DEVICE 'cpu'; it needs a GPU")
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not supported")
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    if not issubclass(architecture, (GeneralizedRCNN, ProposalNetwork)):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which has no proposals; "
+            "it must be 'GeneralizedRCNN', 'ProposalNetwork', or a subclass of one"
+        )
+
+
+# What Detectron2 logs at the start of a run, hundreds of lines
+_DUMPS = ("Environment info:", "Contents of args.config_file", "Running with full config", "Model:")
+
+
+def _start_log(folder: str) -> None:
+    """Log to the console and to log.txt in ``folder``; dumps to the file alone.
+
+    Colours are for terminals alone.
+    """
+    rank = comm.get_rank()
+    # The first two exactly as default_setup calls it, which then adds no handlers
+    setup_logger(folder, distributed_rank=rank, name="fvcore")
+    setup_logger(folder, distributed_rank=rank)
+    setup_logger(folder, distributed_rank=rank, name="nrpn_d2")
+    for name in ("fvcore", "detectron2", "nrpn_d2"):
+        for handler in logging.getLogger(name).handlers:
+            if not isinstance(handler, logging.StreamHandler):
+                continue
+            if not handler.stream.isatty():
+                handler.setFormatter(_Colourless())
+            if handler.stream is sys.stdout:
+                handler.addFilter(lambda record: not record.getMessage().startswith(_DUMPS))
+
+
+class _Colourless(logging.Formatter):
+    def __init__(self):
+        super().__init__(
+            "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        return re.sub(r"\x1b\[[0-9;]*m", "", super().format(record))

@@ -11,6 +11,9 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from .command_line import run
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
@@ -21,10 +24,11 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     CPU, one on each machine.
 
     Args:
-        args: of Detectron2's ``default_argument_parser``.
+        args: with num_gpus, num_machines, machine_rank, dist_url; see train_net.py.
 
     Raises:
-        SystemExit: if there are fewer GPUs than processes, or numbers that make no sense.
+        SystemExit: if there are fewer GPUs than processes, or numbers that make no sense, and for
+            bad input; see :func:`nrpn_d2.engine.command_line.run`.
     """
     if args.num_gpus < 0:
         sys.exit(f"--num-gpus is {args.num_gpus}; it must be at least 0, which is the CPU")
@@ -33,6 +37,8 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
             f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}; the "
             "machines count from 0"
         )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        sys.exit("several machines need --dist-url, such as tcp://HOST:PORT of the first one")
     if args.num_gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
@@ -45,17 +51,20 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         )
     if under_torchrun:
         _join(processes)
-        main(args)
+        run(main, args)
         dist.destroy_process_group()
-    else:
+        return
+    try:
         detectron2_launch(
-            main,
+            run,
             max(processes, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
+    except ProcessExitedException as error:  # it has said why
+        sys.exit(error.exit_code)
 
 
 def _join(processes: int) -> None:

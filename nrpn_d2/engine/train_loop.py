@@ -8,7 +8,6 @@ import torch.distributed as dist
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.utils import comm
-from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 
@@ -53,11 +52,11 @@ def proposals_of_any_prediction(rpns: list[RPN]):
 class FiniteLosses:
     """Mixin for ``SimpleTrainer`` and ``AMPTrainer``.
 
-    A step whose losses are not finite, in any process, changes nothing and raises NonFiniteLoss in
-    every process. Gradients that overflow from finite losses are the gradient scaler's affair.
+    A step whose losses are not finite, in any process, raises NonFiniteLoss in every process before
+    the optimizer's step. Gradients that overflow from finite losses are left to the gradient scaler.
 
     Attributes:
-        batch: the input of the last step.
+        batch: the input of the last step, which an error names.
         losses (dict[str, float]): of the step that was not finite, in this process.
         at_fault: whether it was this process whose losses were not finite.
     """
@@ -65,7 +64,6 @@ class FiniteLosses:
     def __init__(self, model: nn.Module, *args):
         super().__init__(model, *args)
         self._rpns = rpns_of(model)
-        self._statistics = [b for norm in get_bn_modules(model) for b in norm.buffers()]
         self._prediction_errors: list[FloatingPointError] = []
         self.batch = None
         self.losses: dict[str, float] = {}
@@ -75,16 +73,10 @@ class FiniteLosses:
         self.batch = args[0]
 
     def run_step(self):
-        before = [b.clone() for b in self._statistics]
         hook = self.model.register_forward_pre_hook(self._remember)
         try:
             with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
                 super().run_step()
-        except NonFiniteLoss:
-            self.optimizer.zero_grad()
-            for buffer, old in zip(self._statistics, before):
-                buffer.copy_(old)
-            raise
         finally:
             hook.remove()
 

@@ -1,8 +1,9 @@
-"""The trainer: it resumes exactly, and stops or skips where losses are not finite."""
+"""The trainer: it resumes exactly, and stops where losses are not finite."""
 
 import logging
 import os
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from ..data import VOCDatasetMapper
 from ..data.loader import TrainLoader, build_train_loader
 from ..evaluation import build_evaluators, with_budgets
 from ..modeling.events import ExchangePrinter
-from ..utils.saving import BestCheckpoint, best_metric
 from ..utils.seeding import seed_all
-from .precise_bn import RepeatablePreciseBN
-from .replay import save_step
+from . import run_folder
+from .hooks import BestCheckpoint, RepeatablePreciseBN, best_metric, finite
+from .resume import check_training_state, config_changes, warn_of_changes
 from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
 
 
@@ -33,7 +34,6 @@ class Trainer(DefaultTrainer):
 
     Attributes:
         seed: SEED of the config; if that is negative, one that was drawn, or the checkpoint's.
-        skipped_nonfinite: batches skipped so far; see SOLVER.SKIP_NONFINITE.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -45,7 +45,7 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        self.skipped_nonfinite = 0
+        self._config_changes: dict[str, tuple[Any, Any]] = {}  # since the checkpoint was written
         self._logger = logging.getLogger(__name__)
         self._logger.info("Random numbers are those of SEED %d", self.seed)
 
@@ -66,7 +66,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self):
-        """Train, and return the results of the evaluation at the end.
+        """Train, and return the results of the evaluation at the end; no other run in OUTPUT_DIR.
 
         Only a ``TrainLoader`` goes on where the checkpoint was written; a loader of another kind,
         from a subclass, starts anew.
@@ -79,8 +79,8 @@ class Trainer(DefaultTrainer):
         if len(starts) > 1:
             each = " and ".join(f"iteration {start} with SEED {seed}" for start, seed in starts)
             raise ValueError(
-                f"Some processes start at {each}: OUTPUT_DIR {self.cfg.OUTPUT_DIR} has other "
-                "checkpoints on other machines; make it a folder that all of them share"
+                f"Ranks disagree on the start ({each}): OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be "
+                "on storage that all machines share"
             )
         if self.start_iter > self.max_iter:
             raise ValueError(
@@ -89,7 +89,11 @@ class Trainer(DefaultTrainer):
             )
         if isinstance(self.data_loader, TrainLoader):
             self.data_loader.start_at(self.start_iter, self.seed)
-        super().train()
+        run_folder.claim(self.cfg.OUTPUT_DIR)
+        try:
+            super().train()
+        finally:
+            run_folder.release(self.cfg.OUTPUT_DIR)
         return self._last_eval_results
 
     def before_train(self):
@@ -125,33 +129,13 @@ class Trainer(DefaultTrainer):
         try:
             self._trainer.run_step()
         except NonFiniteLoss as error:
-            self._skip_or_stop(error)
+            reports = [r for r in comm.all_gather(self._report_fault(error)) if r]
+            message = f"Iteration {self.iter}: the losses are not finite"
+            raise NonFiniteLoss("\n".join([message, *reports])) from None
 
-    def _skip_or_stop(self, error: NonFiniteLoss) -> None:
-        """Skip the batch, or save it; then stop. In all processes together.
-
-        Raises:
-            NonFiniteLoss: with the iteration; of each process at fault, losses, images and file.
-        """
-        allowed = self.cfg.SOLVER.SKIP_NONFINITE
-        skip = self.skipped_nonfinite < allowed
-        # The exchange is also the barrier that lets each process save before one of them stops
-        reports = [r for r in comm.all_gather(self._report_fault(error, save=not skip)) if r]
-        message = "\n".join([f"Iteration {self.iter}: the losses are not finite.", *reports])
-        if skip:
-            self.skipped_nonfinite += 1
-            self.storage.put_scalar("skipped_nonfinite", self.skipped_nonfinite)
-            count = f"number {self.skipped_nonfinite} of SOLVER.SKIP_NONFINITE {allowed}"
-            self._logger.warning("%s\nSkipped, as %s", message, count)
-            return
-        raise NonFiniteLoss(
-            f"{message}\nRun the step again with tools/replay_step.py FILE. "
-            f"SOLVER.SKIP_NONFINITE (now {allowed}) is how many such batches a run may skip."
-        ) from None
-
-    def _report_fault(self, error: NonFiniteLoss, save: bool) -> str:
-        """One line on this process's part in a step that was not finite; "" without one."""
-        loop, rank = self._trainer, comm.get_rank()
+    def _report_fault(self, error: NonFiniteLoss) -> str:
+        """Return this process's part in a step that was not finite; "" without one."""
+        loop = self._trainer
         if not loop.at_fault:
             return ""
         images = [str(x.get("file_name", x.get("image_id", "?"))) for x in loop.batch]
@@ -161,34 +145,40 @@ class Trainer(DefaultTrainer):
         broken = [name for name, weight in weights if not weight.isfinite().all()]
         if broken:
             parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
-        report = f"rank {rank}: {', '.join(parts)}; images: {', '.join(images)}"
-        if not save:
-            return report
-        name = f"nonfinite_iter_{self.iter:07d}_rank{rank}"
-        step = {"seed": self.seed, "rank": rank, "iteration": self.iter, "losses": loop.losses}
-        step["world_size"] = comm.get_world_size()
-        try:
-            return f"{report}; saved: {save_step(self.cfg, loop.model, name, loop.batch, **step)}"
-        except OSError as failure:  # such as a full disk
-            return f"{report}; not saved: {failure}"
+        return f"rank {comm.get_rank()}: {', '.join(parts)}; images: {', '.join(images)}"
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As Detectron2's; a resumed run lists how its config differs from the checkpoint's.
+
+        Raises:
+            ValueError: naming the keys whose change the checkpoint does not allow, or because
+                another run is at work in OUTPUT_DIR.
+        """
+        run_folder.claim(self.cfg.OUTPUT_DIR)
+        if resume and self.checkpointer.has_checkpoint():
+            checkpoint = self.checkpointer.get_checkpoint_file()
+            self._config_changes = config_changes(checkpoint, self.cfg)
+            warn_of_changes(checkpoint, self._config_changes)
+        super().resume_or_load(resume)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
             "seed": self.seed,
-            "skipped_nonfinite": self.skipped_nonfinite,
+            "config": self.cfg.dump(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            state, amp = state_dict["_trainer"], self.cfg.SOLVER.AMP.ENABLED
+            check_training_state(state, self.optimizer, amp, self._config_changes)
+            self._trainer.load_state_dict(state)
         else:
             self._logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
         if self.cfg.SEED < 0:
             self.seed = state_dict.get("seed", self.seed)
-        self.skipped_nonfinite = state_dict.get("skipped_nonfinite", 0)
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -201,6 +191,9 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
+        for hook in hooks:
+            if isinstance(hook, EvalHook):  # which writes the results to metrics.json
+                hook._func = partial(finite, hook._func)
         evaluates = self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST
         if comm.is_main_process() and evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))

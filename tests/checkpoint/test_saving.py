@@ -12,7 +12,8 @@ from small_models import small_cfg
 
 from nrpn_d2 import check_nrpn_config
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, last_checkpoint
-from nrpn_d2.utils.saving import BestCheckpoint, atomic_open, best_metric
+from nrpn_d2.engine.hooks import BestCheckpoint, best_metric
+from nrpn_d2.utils.saving import atomic_open
 
 
 def linear(value):
@@ -197,7 +198,7 @@ def test_best_checkpoint_of_a_resumed_run(tmp_path):
 
 
 def test_metric_that_does_not_exist(tmp_path):
-    with pytest.raises(KeyError, match="SOLVER.BEST_METRIC is 'AP51'.*bbox/AP50, bbox/AP"):
+    with pytest.raises(ValueError, match="SOLVER.BEST_METRIC is 'AP51'.*bbox/AP50, bbox/AP"):
         Evaluated(tmp_path, [50.0], "AP51").train(0, 1)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.engine import default_argument_parser
 from PIL import Image
 from voc_folder import voc_xml, write_voc_folder
 
@@ -93,7 +92,7 @@ class Run:
 
     def train(self):
         """In this process."""
-        launch(train_net.main, default_argument_parser().parse_args(self.command))
+        launch(train_net.main, train_net.parse_args(self.command))
 
     def train_elsewhere(self):
         """``python train_net.py ...``; its exit status and what it wrote to stderr."""

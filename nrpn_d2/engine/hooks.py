@@ -1,0 +1,113 @@
+"""Hooks of the trainer: the best checkpoint; PreciseBN that resumes exactly and knows the nRPN."""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import PreciseBN
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import update_bn_stats
+
+from ..data.loader import TrainLoader
+from ..utils.safe_load import load_file
+
+
+def best_metric(cfg: CfgNode) -> str:
+    """``SOLVER.BEST_METRIC``; by default AP50 or, without detections, AR at most proposals."""
+    if cfg.SOLVER.BEST_METRIC:
+        return cfg.SOLVER.BEST_METRIC
+    metric = "bbox/AP50"
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+        metric = f"box_proposals/AR@{max(cfg.TEST.PROPOSALS.BUDGETS)}"
+    several = len(cfg.DATASETS.TEST) > 1
+    return f"{cfg.DATASETS.TEST[0]}/{metric}" if several else metric
+
+
+class BestCheckpoint(HookBase):
+    """Writes model_best.pth whenever an evaluation gives the best value so far.
+
+    It stands after Detectron2's ``EvalHook``, in the main process only. A resumed run goes on from
+    the value in the file.
+    """
+
+    NAME = "model_best"
+
+    def __init__(self, checkpointer, metric: str):
+        """
+        Args:
+            checkpointer: an ``NRPNCheckpointer``.
+            metric: of the evaluation's results, such as "bbox/AP50"; larger is better.
+        """
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.value = -math.inf
+        self._results = None
+        self._logger = logging.getLogger(__name__)
+
+    def before_train(self):
+        path = os.path.join(self.checkpointer.save_dir, f"{self.NAME}.pth")
+        if self.trainer.start_iter > 0 and os.path.isfile(path):
+            best = load_file(path, mmap=True).get("best", {})
+            if best.get("metric") == self.metric:
+                self.value = best["value"]
+                self._logger.info("Best %s so far: %.4f", self.metric, self.value)
+
+    def after_step(self):
+        self._save_if_best()
+
+    def after_train(self):
+        self._save_if_best()
+
+    def _save_if_best(self):
+        """
+        Raises:
+            ValueError: if an evaluation did not give the metric.
+        """
+        results = getattr(self.trainer, "_last_eval_results", None)
+        if results is None or results is self._results:
+            return
+        self._results = results
+        values = flatten_results_dict(results)
+        if self.metric not in values:
+            raise ValueError(
+                f"SOLVER.BEST_METRIC is {self.metric!r}; the evaluation gave {', '.join(values)}"
+            )
+        value, iteration = float(values[self.metric]), self.trainer.iter
+        if math.isnan(value):
+            self._logger.warning("%s is not defined: %s.pth stays", self.metric, self.NAME)
+        elif value > self.value:
+            self.value = value
+            best = {"metric": self.metric, "value": value, "iteration": iteration}
+            self.checkpointer.write(self.NAME, iteration=iteration, best=best)
+
+
+def finite(evaluate: Callable[[], dict[str, Any] | None]) -> dict[str, float]:
+    """Return what ``evaluate`` returns, flat; without NaN, which is no JSON."""
+    values = flatten_results_dict(evaluate() or {})
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+class RepeatablePreciseBN(PreciseBN):
+    """Statistics from the same batches each time, those at the beginning of the run's data.
+
+    Detectron2's goes on where its loader stood before the run was killed, and tells the model that
+    it is iteration 0: that of the warm-up, in which no statistics of the nRPN are taken.
+    """
+
+    @classmethod
+    def like(cls, hook: PreciseBN) -> "RepeatablePreciseBN":
+        return cls(hook._period, hook._model, hook._data_loader, hook._num_iter)
+
+    def before_train(self):
+        if isinstance(self._data_loader, TrainLoader):
+            self._data_loader.start_at(0, self.trainer.seed)
+
+    def update_stats(self):
+        self._logger.info("Running precise-BN for %d iterations", self._num_iter)
+        with EventStorage(self.trainer.iter):  # what the model reports is not the training's
+            update_bn_stats(self._model, iter(self._data_loader), self._num_iter)

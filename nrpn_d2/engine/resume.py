@@ -1,0 +1,92 @@
+"""A run that goes on with another config than the one it began with."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from torch.optim import Optimizer
+
+from ..utils.safe_load import load_file
+
+# The optimizer's state, which the checkpoint has, goes before these
+_OF_OPTIMIZER = (
+    "BASE_LR",
+    "BIAS_LR_FACTOR",
+    "MOMENTUM",
+    "NESTEROV",
+    "WEIGHT_DECAY",
+    "WEIGHT_DECAY_BIAS",
+    "WEIGHT_DECAY_NORM",
+)
+_WITHOUT_EFFECT = {"MODEL.WEIGHTS", *(f"SOLVER.{key}" for key in _OF_OPTIMIZER)}
+
+
+def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between the config of a run and the one it is resumed with.
+
+    Args:
+        checkpoint: a file of ``Trainer``. Those of version 0.1 have no config: nothing differs.
+
+    Returns:
+        Key -> (old value, new value), for keys that both configs have, except OUTPUT_DIR.
+    """
+    state = load_file(checkpoint, mmap=True).get("trainer", {})
+    old = dict(_flat(yaml.safe_load(state.get("config", "{}"))))
+    new = dict(_flat(yaml.safe_load(cfg.dump())))
+    keys = sorted(old.keys() & new.keys() - {"OUTPUT_DIR"})
+    return {key: (old[key], new[key]) for key in keys if old[key] != new[key]}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def warn_of_changes(checkpoint: str, changes: dict[str, tuple[Any, Any]]) -> None:
+    """List the changes in the log, and say which have no effect."""
+    if changes:
+        lines = [
+            f"{key}: {old!r} -> {new!r}{' (no effect)' * (key in _WITHOUT_EFFECT)}"
+            for key, (old, new) in changes.items()
+        ]
+        logging.getLogger(__name__).warning(
+            "%s is resumed with another config:\n  %s", checkpoint, "\n  ".join(lines)
+        )
+
+
+def check_training_state(
+    state: dict[str, Any], optimizer: Optimizer, amp: bool, changes: dict[str, tuple[Any, Any]]
+) -> None:
+    """Check that a checkpoint's optimizer belongs to the same parameters.
+
+    Args:
+        state: of Detectron2's ``SimpleTrainer`` or ``AMPTrainer``.
+        optimizer: of the resumed run.
+        amp: whether that run trains in mixed precision.
+        changes: see :func:`config_changes`.
+
+    Raises:
+        ValueError: naming the keys that may have been changed.
+    """
+    if amp and "grad_scaler" not in state:
+        raise ValueError(
+            "SOLVER.AMP.ENABLED is True, and the run to be resumed was one without mixed "
+            "precision; set it to False, or start a new run in another OUTPUT_DIR"
+        )
+    sizes = [
+        [len(group["params"]) for group in groups]
+        for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
+    ]
+    if sizes[0] != sizes[1]:
+        keys = [key for key in changes if key.startswith(("MODEL.", "SOLVER."))]
+        raise ValueError(
+            f"The run to be resumed trained {sum(sizes[0])} parameters in {len(sizes[0])} groups, "
+            f"this one {sum(sizes[1])} in {len(sizes[1])}; take back the change of "
+            f"{', '.join(keys) or 'keys such as MODEL.BACKBONE.FREEZE_AT'}, or start a new run in "
+            "another OUTPUT_DIR"
+        )
