@@ -11,21 +11,20 @@ their time on this process's processors, which other work on the machine disturb
 so it needs Linux.
 """
 
+import argparse
 import csv
 import os
 import statistics
-import sys
 import time
 
-import torch
-from detectron2.engine import HookBase, default_argument_parser
+from detectron2.engine import HookBase
 from tabulate import tabulate
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from nrpn_d2.engine.command_line import run
+from nrpn_d2.engine.defaults import setup_run
+from nrpn_d2.engine.trainer import Trainer
 
-from train_net import Trainer, setup  # noqa: E402
-
+CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/shapes_nrpn.yaml")
 EVERY = 50  # iterations
 SMALL = [
     *("MODEL.VGG.WIDTHS", "[32, 32, 32, 32]", "MODEL.VGG.DEPTHS", "[1, 1, 1, 1]"),
@@ -92,12 +91,19 @@ def summary(rows):
     return tabulate(table, headers=["iterations", *columns], floatfmt=".1f")
 
 
-def main():
-    args = default_argument_parser(epilog=__doc__).parse_args()
-    args.config_file = args.config_file or os.path.join(ROOT, "configs", "shapes_nrpn.yaml")
-    args.num_gpus = min(args.num_gpus, torch.cuda.device_count())
-    args.opts = [*SMALL, *args.opts]
-    cfg = setup(args)
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", default=CONFIG, help="default: configs/shapes_nrpn.yaml")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
+    return parser.parse_intermixed_args(args)
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = setup_run(args.config_file, [*SMALL, *args.opts])
     trainer = SoakTrainer(cfg)
     trainer.train()
     rows = trainer.watch.rows
@@ -110,4 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main, parse_args())

@@ -7,25 +7,28 @@
 Everything is written to output/demo. Run it again and it goes on from the last checkpoint.
 """
 
+import argparse
 import json
 import os
-import sys
 
-import torch
-from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import read_image
-from detectron2.engine import default_argument_parser
-from detectron2.modeling.postprocessing import detector_postprocess
+CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/shapes_nrpn.yaml")
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path.insert(0, ROOT)
 
-from nrpn_d2.evaluation.figures import proposal_grid  # noqa: E402
-from train_net import Trainer, setup  # noqa: E402
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", default=CONFIG, help="default: configs/shapes_nrpn.yaml")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
+    return parser.parse_intermixed_args(args)
 
 
 def top_proposals(model, inputs):
     """The RPN's and the nRPN's proposals for one image, in its original pixels, best first."""
+    from detectron2.modeling.postprocessing import detector_postprocess
+
     images = model.preprocess_image([inputs])
     features = model.backbone(images.tensor)
     proposals, _ = model.proposal_generator(images, features)
@@ -37,9 +40,15 @@ def top_proposals(model, inputs):
     ]
 
 
-@torch.no_grad()
 def draw(cfg, model, num_images=4):
     """Draw the top-10 proposals of both networks and the objects of some test images."""
+    import torch
+    from detectron2.data import DatasetCatalog
+    from detectron2.data.detection_utils import read_image
+
+    from nrpn_d2.engine.trainer import Trainer
+    from nrpn_d2.evaluation.figures import proposal_grid
+
     model.eval()
     dataset_name = cfg.DATASETS.TEST[0]
     records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)}
@@ -50,8 +59,10 @@ def draw(cfg, model, num_images=4):
             continue
         pictures.append(read_image(record["file_name"], "RGB"))
         objects.append([a["bbox"] for a in record["annotations"]])
-        for boxes, found in zip(columns.values(), top_proposals(model, inputs)):
-            boxes.append(found)
+        with torch.no_grad():
+            found = top_proposals(model, inputs)
+        for boxes, of_network in zip(columns.values(), found):
+            boxes.append(of_network)
         if len(pictures) == num_images:
             break
     path = os.path.join(cfg.OUTPUT_DIR, "proposals.png")
@@ -75,13 +86,13 @@ def mined(cfg):
     )
 
 
-def main():
-    args = default_argument_parser(epilog=__doc__).parse_args()
-    args.config_file = args.config_file or os.path.join(ROOT, "configs", "shapes_nrpn.yaml")
-    args.num_gpus = min(args.num_gpus, torch.cuda.device_count())
-    short = ["SOLVER.MAX_ITER", "600", "SOLVER.STEPS", "(450,)"]
-    args.opts = ["OUTPUT_DIR", os.path.join("output", "demo"), *short, *args.opts]
-    cfg = setup(args)
+def main(args: argparse.Namespace) -> None:
+    from nrpn_d2.engine.defaults import setup_run
+    from nrpn_d2.engine.trainer import Trainer
+
+    opts = ["SOLVER.MAX_ITER", "600", "SOLVER.STEPS", "(450,)"]
+    opts = ["OUTPUT_DIR", os.path.join("output", "demo"), *opts, *args.opts]
+    cfg = setup_run(args.config_file, opts, resume=True)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
@@ -96,4 +107,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    arguments = parse_args()
+    from nrpn_d2.engine.command_line import run
+
+    run(main, arguments)

@@ -52,8 +52,8 @@ def proposals_of_any_prediction(rpns: list[RPN]):
 class FiniteLosses:
     """Mixin for ``SimpleTrainer`` and ``AMPTrainer``.
 
-    A step whose losses are not finite, in any process, raises NonFiniteLoss in every process before
-    the optimizer's step. Gradients that overflow from finite losses are left to the gradient scaler.
+    A step whose losses are not finite, in any process, raises NonFiniteLoss in all of them, before
+    the optimizer's step. Gradients that overflow from finite losses are the gradient scaler's task.
 
     Attributes:
         batch: the input of the last step, which an error names.
