@@ -154,6 +154,9 @@ def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         keys.append("MODEL.ROI_HEADS.IN_FEATURES")
     _check(cfg, dict.fromkeys(keys, rule))
+    maps = len(cfg.MODEL.RPN.IN_FEATURES)
+    per_map = Rule(lambda v: len(v) in (1, maps), f"a list of 1 or, for each feature map, {maps}")
+    _check(cfg, {f"MODEL.ANCHOR_GENERATOR.{key}": per_map for key in ("SIZES", "ASPECT_RATIOS")})
 
 
 def check_registered(cfg: CfgNode, key: str, registry: Registry) -> None:

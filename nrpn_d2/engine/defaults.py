@@ -42,7 +42,7 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
 
 
 def setup_run(
-    config_file: str = "",
+    config_file: str,
     opts: Sequence[str] = (),
     *,
     resume: bool = False,
@@ -57,6 +57,8 @@ def setup_run(
         ValueError: besides those of :func:`build_cfg`, for what cannot be trained or evaluated, and
             for a folder in which another run is at work.
     """
+    if not config_file:
+        raise ValueError("--config-file is empty; give a file such as configs/shapes_nrpn.yaml")
     cfg = _merge(config_file, opts)
     check_run_config(cfg, eval_only)
     _check_combinations(cfg, eval_only)

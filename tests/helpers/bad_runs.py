@@ -7,6 +7,7 @@ import torch
 from bad_data import TRAINS, both, option
 from detectron2.modeling import BACKBONE_REGISTRY
 
+from nrpn_d2.engine import run_folder
 from nrpn_d2.utils import saving
 
 WEIGHT = "backbone.conv1_1.weight"
@@ -67,6 +68,23 @@ def checkpoint_file(change):
     return both(resumed(), lambda run: change(run.out / "model_final.pth"))
 
 
+def weights_of_run(run):
+    """Evaluate what the run has written."""
+    run.flags.remove("--resume")
+    run.options["MODEL.WEIGHTS"] = str(run.out / "model_final.pth")
+
+
+def in_use(run):
+    """Another process holds the lock of the output folder."""
+
+    def held(*_):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    run.out.mkdir()
+    (run.out / ".lock").write_text("host h, process 7\n")
+    run.patch.setattr(run_folder.fcntl, "lockf", held)
+
+
 def lost_drive(run):
     """When a checkpoint has been written, and is to have its name."""
 
@@ -98,7 +116,7 @@ ROWS = {
         lambda run: setattr(run, "config", run.root),
         r"data: .*not exist; correct the file or it",
     ),
-    "no config": (lambda run: setattr(run, "config", ""), r"Config file .* not exist; correct"),
+    "no config": (lambda run: setattr(run, "config", ""), r"--config-file is empty; give a"),
     "empty config": (config(""), r"config\.yaml: it must consist of sections and lines KEY"),
     "config is a list": (config("- a\n- b\n"), r"config\.yaml: it must consist of sections and"),
     "empty section": (config("MODEL:\n"), r"config\.yaml: it must consist of .* none of them em"),
@@ -191,7 +209,7 @@ ROWS = {
     ),
     "anchors for two maps": (
         option(MODEL__ANCHOR_GENERATOR__SIZES="[[8], [16]]"),
-        r"sizes of length 2 in anchor gener",
+        r"SIZES is \[\[8\], \[16\]\]; it must be a list of 1 or",
     ),
     "anchors of size 0": (
         option(MODEL__ANCHOR_GENERATOR__SIZES="[[0]]"),
@@ -213,6 +231,33 @@ ROWS = {
     "no batch": (option(SOLVER__IMS_PER_BATCH="0"), r"SOLVER\.IMS_PER_BATCH is 0; it is the numbe"),
     "no sizes": (option(INPUT__MIN_SIZE_TRAIN="()"), r"INPUT\.MIN_SIZE_TRAIN is \(\); it must be "),
     "division by zero": (option(MODEL__PIXEL_STD="[0., 0., 0.]"), r"Iteration 0: the losses are n"),
+    # what would end, or be ignored, after the training
+    "mixed precision on the CPU": (
+        option(SOLVER__AMP__ENABLED="True"),
+        r"SOLVER\.AMP\.ENABLED is True, and MODEL\.DEVICE 'cpu'; it needs a GPU",
+    ),
+    "GPU that is not there": (
+        option(MODEL__DEVICE="cuda"),
+        r"MODEL\.DEVICE is 'cuda', but there is",
+    ),
+    "test-time augmentation": (
+        option(TEST__AUG__ENABLED="True"),
+        r"TEST\.AUG\.ENABLED is True; test",
+    ),
+    "no such architecture": (
+        option(MODEL__META_ARCHITECTURE="RCNN"),
+        r"'RCNN' found in 'META_ARCH'",
+    ),
+    "model without proposals": (
+        option(MODEL__META_ARCHITECTURE="RetinaNet"),
+        r"META_ARCHITECTURE is 'RetinaNet', which has no proposals; it must be 'GeneralizedRCNN', ",
+    ),
+    "misspelt metric": (
+        option(
+            DATASETS__TEST="('own_test',)", TEST__EVAL_PERIOD="1", SOLVER__BEST_METRIC="bbox/AP51"
+        ),
+        r"SOLVER\.BEST_METRIC is 'bbox/AP51'; .*bbox/AP50",
+    ),
     # checkpoints
     "weights of zero bytes": (weights(b""), r"weights\.pth cannot be read: it is truncated"),
     "weights are text": (weights(b"hello"), r"weights\.pth cannot be read: it is truncated, or of"),
@@ -236,9 +281,9 @@ ROWS = {
     ),
     "weights are a folder": (
         lambda run: run.options.update({"MODEL.WEIGHTS": str(run.root)}),
-        r"Is a directory: '.*da",
+        r"data: Is a directory",
     ),
-    "no such weights": (option(MODEL__WEIGHTS="no.pth"), r"No such file or directory: 'no\.pth'"),
+    "no such weights": (option(MODEL__WEIGHTS="no.pth"), r"no\.pth: No such file or directory"),
     "no such torchvision model": (
         option(MODEL__WEIGHTS="torchvision://vgg17"),
         r"vgg17'?: there are torchvision://vgg16,",
@@ -281,6 +326,19 @@ ROWS = {
         both(flags("--eval-only"), weights({"model": {WEIGHT: torch.zeros(8, 3, 3, 3)}})),
         r"DATASETS\.TEST is \(\); it must be the names of the datasets to evaluate on",
     ),
+    "evaluation of another model": (
+        both(
+            resumed(),
+            flags("--eval-only"),
+            weights_of_run,
+            option(MODEL__VGG__FC_DIM="8", DATASETS__TEST="('own_test',)"),
+        ),
+        r"MODEL\.WEIGHTS and the config do not fit(?s:.*)roi_heads\.box_head\.fc7\.weight: \(16, 16\)",
+    ),
+    "resumed with frozen layers": (
+        resumed(MODEL__BACKBONE__FREEZE_AT="2"),
+        r"run to be resumed trained \d+ parameters .*take back the change of MODEL\.BACKBONE\.FREEZE_AT",
+    ),
     # the command line
     "negative number of GPUs": (flags("--num-gpus", "-1"), r"--num-gpus is -1; it must be at leas"),
     "machine that is not there": (flags("--machine-rank", "1"), r"--machine-rank is 1 and --num-m"),
@@ -288,11 +346,16 @@ ROWS = {
         lambda run: run.more.append("MODEL.DEVICE"),
         r"odd length: (?s:.*)'MODEL\.DEVICE'\]; it m",
     ),
-    "misspelt flag": (lambda run: run.more.append("--reusme"), r"odd length: (?s:.*)'--reusme'\];"),
+    "misspelt flag": (lambda run: run.more.append("--reusme"), r"unrecognized arguments: --reusme"),
     # the disk
-    "output is a file": (lambda run: run.out.write_text(""), r"Not a directory: '.*out/|exists: '"),
+    "output is a file": (lambda run: run.out.write_text(""), r"out: File exists"),
+    "options in the output's name": (
+        option(OUTPUT_DIR="out?pixels=caffe"),
+        r"OUTPUT_DIR is 'out\?pixels=caffe'; it must be a local folder without '\?'",
+    ),
+    "output of a run that goes on": (in_use, r"out is in use by .*host h, process 7"),
     "no output": (option(OUTPUT_DIR=""), r"OUTPUT_DIR is ''; it must be the folder that the run"),
-    "read-only output": (read_only, r"Read-only file system: '.*out'"),
-    "full disk": (full_disk, r"File too large: '.*out/model_final\.pth'"),
-    "lost drive": (lost_drive, r"Input/output error: '.*out/model_final\.pth'"),
+    "read-only output": (read_only, r"out: Read-only file system"),
+    "full disk": (full_disk, r"out/model_final\.pth: File too large"),
+    "lost drive": (lost_drive, r"out/model_final\.pth: Input/output error"),
 }
