@@ -333,11 +333,11 @@ ROWS = {
             weights_of_run,
             option(MODEL__VGG__FC_DIM="8", DATASETS__TEST="('own_test',)"),
         ),
-        r"MODEL\.WEIGHTS and the config do not fit(?s:.*)roi_heads\.box_head\.fc7\.weight: \(16, 16\)",
+        r"WEIGHTS and the config do not fit(?s:.*)roi_heads\.box_head\.fc7\.weight: \(16, 16\)",
     ),
     "resumed with frozen layers": (
         resumed(MODEL__BACKBONE__FREEZE_AT="2"),
-        r"run to be resumed trained \d+ parameters .*take back the change of MODEL\.BACKBONE\.FREEZE_AT",
+        r"run to be resumed trained \d+ parameters .* the change of MODEL\.BACKBONE\.FREEZE_AT",
     ),
     # the command line
     "negative number of GPUs": (flags("--num-gpus", "-1"), r"--num-gpus is -1; it must be at leas"),
