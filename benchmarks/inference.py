@@ -16,64 +16,42 @@ holds half of the rounds. Memory is the peak while a model runs, over what it ho
 import argparse
 import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tabulate import tabulate
+from torch import Tensor, nn
 
-from nrpn_d2 import add_nrpn_config
 from nrpn_d2.checkpoint.trained_model import load_model
 from nrpn_d2.deploy.export import stock_weights
 from nrpn_d2.engine.defaults import build_cfg
 
-
-def small_fpn():
-    """An R18-FPN with nRPN and random weights, at 320 x 240 pixels."""
-    cfg = get_cfg()
-    add_nrpn_config(cfg)
-    cfg.merge_from_list(
-        [
-            "MODEL.DEVICE",
-            "cuda" if torch.cuda.is_available() else "cpu",
-            "MODEL.BACKBONE.NAME",
-            "build_resnet_fpn_backbone",
-            "MODEL.RESNETS.DEPTH",
-            18,
-            "MODEL.RESNETS.RES2_OUT_CHANNELS",
-            64,
-            "MODEL.RESNETS.OUT_FEATURES",
-            ["res2", "res3", "res4", "res5"],
-            "MODEL.FPN.IN_FEATURES",
-            ["res2", "res3", "res4", "res5"],
-            "MODEL.RPN.IN_FEATURES",
-            ["p2", "p3", "p4", "p5", "p6"],
-            "MODEL.ANCHOR_GENERATOR.SIZES",
-            [[32], [64], [128], [256], [512]],
-            "MODEL.ROI_HEADS.NAME",
-            "StandardROIHeads",
-            "MODEL.ROI_HEADS.IN_FEATURES",
-            ["p2", "p3", "p4", "p5"],
-            "MODEL.ROI_BOX_HEAD.NAME",
-            "FastRCNNConvFCHead",
-            "MODEL.ROI_BOX_HEAD.NUM_FC",
-            2,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            256,
-            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
-            7,
-            "MODEL.RPN.POST_NMS_TOPK_TEST",
-            300,
-            "MODEL.PROPOSAL_GENERATOR.NAME",
-            "HardNegativeRPN",
-        ]
-    )
-    return cfg
+SMALL_FPN = [
+    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
+    *("MODEL.RESNETS.DEPTH", 18),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]]),
+    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+    *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
+    *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
+    *("MODEL.ROI_BOX_HEAD.NUM_FC", 2),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 256),
+    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", 300),
+    *("MODEL.PROPOSAL_GENERATOR.NAME", "HardNegativeRPN"),
+    *("MODEL.WEIGHTS", ""),
+]
 
 
-def three_models(cfg, trained):
-    """The trained model, its stripped form and stock, all with the same weights."""
+def three_models(cfg: CfgNode, trained: nn.Module) -> dict[str, nn.Module]:
+    """Return the trained model, its stripped form and stock, all with the same weights."""
     variants = {"with nRPN": trained}
     changes = {
         "stripped": ["MODEL.RPN.NEGATIVE_SAMPLER.NAME", "Random"],
@@ -88,8 +66,8 @@ def three_models(cfg, trained):
     return variants
 
 
-def timed(model, inputs):
-    """Seconds of one forward pass."""
+def timed(model: nn.Module, inputs: list[dict[str, Tensor]]) -> float:
+    """Return the seconds of one forward pass."""
     start = time.perf_counter()
     with torch.no_grad():
         model(inputs)
@@ -98,8 +76,8 @@ def timed(model, inputs):
     return time.perf_counter() - start
 
 
-def peak_memory(run):
-    """Bytes that ``run()`` allocates at its peak, beyond what was allocated before."""
+def peak_memory(run: Callable[[], Any]) -> int:
+    """Return the bytes that ``run()`` allocates at its peak, beyond what was allocated before."""
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -115,8 +93,10 @@ def peak_memory(run):
     return int(np.cumsum([size for _, size in sorted(changes)]).max())
 
 
-def in_turn(models, inputs, rounds):
-    """Seconds of each model in each round, {name: (rounds,)}; the order is another in each."""
+def in_turn(
+    models: dict[str, nn.Module], inputs: list[dict[str, Tensor]], rounds: int
+) -> dict[str, np.ndarray]:
+    """Return the seconds of each model in each round, {name: (rounds,)}, in changing order."""
     rng = np.random.default_rng(0)
     seconds = {name: np.empty(rounds) for name in models}
     for name in models:  # warm up
@@ -127,20 +107,20 @@ def in_turn(models, inputs, rounds):
     return seconds
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", help="of a trained model; by default a small R18-FPN")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
-    args = parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
+    args = parser.parse_intermixed_args()
     if args.config_file:
         cfg = build_cfg(args.config_file, args.opts)
         trained = load_model(cfg)
     else:
-        cfg = small_fpn()
+        cfg = build_cfg("", [*SMALL_FPN, *args.opts])
         trained = build_model(cfg).eval()
     models = three_models(cfg, trained)
     generator = torch.Generator().manual_seed(0)

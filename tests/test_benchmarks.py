@@ -11,6 +11,7 @@ COMMANDS = {  # and a line that they print
     "rpn_step.py --rounds 1 --size 96 128": "NRPN ",
     "train_step.py --models R50-FPN --images 1 --rounds 1 --size 64 96": "separate ",
     "evaluation.py --images 8 --runs 1": "recall",
+    "other_heads.py --iterations 4 --images 4": "Mask R-CNN ",
     "inference.py --rounds 1 --size 64 96": "stock ",
     "read_voc.py --images 50": "images/s",
 }

@@ -1,6 +1,7 @@
 """Models for runtimes without Detectron2: TorchScript and ONNX, compared with their originals."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -58,7 +59,7 @@ class InferenceGraph:
         return dict(zip(self.names, self.adapter(image), strict=True))
 
     def to_torchscript(self, path: str) -> None:
-        with torch.no_grad(), _no_gradient_scaling():
+        with torch.no_grad(), _tracing():
             traced = torch.jit.trace(self.adapter, (self.image,), check_trace=False)
         with atomic_open(path, "wb") as f:
             torch.jit.save(traced, f)
@@ -73,16 +74,17 @@ class InferenceGraph:
             raise NotImplementedError(
                 "Detectron2 finds keypoints in a loop that torch cannot express in ONNX"
             )
-        torch.onnx.export(
-            self.adapter,
-            (self.image,),
-            path,
-            dynamo=False,  # the newer exporter needs one more package, onnxscript
-            opset_version=17,
-            input_names=["image"],
-            output_names=self.names,
-            dynamic_axes={"image": {1: "height", 2: "width"}},
-        )
+        with _tracing():
+            torch.onnx.export(
+                self.adapter,
+                (self.image,),
+                path,
+                dynamo=False,  # the newer exporter needs one more package, onnxscript
+                opset_version=17,
+                input_names=["image"],
+                output_names=self.names,
+                dynamic_axes={"image": {1: "height", 2: "width"}},
+            )
 
 
 def _detect(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Instances]:
@@ -107,14 +109,17 @@ def _without_nrpn(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _no_gradient_scaling() -> Iterator[None]:
-    """Leave out a step of Cascade R-CNN that only training needs.
+def _tracing() -> Iterator[None]:
+    """Trace without the tracer's pages of warnings: :func:`check_parity` is what tells.
 
-    Detectron2 0.5 takes it at inference, too, and TorchScript cannot hold it: it is Python.
+    A step of Cascade R-CNN that only training needs is left out. Detectron2 0.5 takes it at
+    inference, too, and TorchScript cannot hold it: it is Python.
     """
     cascade_rcnn._ScaleGradient.apply = staticmethod(lambda features, scale: features)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         del cascade_rcnn._ScaleGradient.apply  # torch's own is inherited
 

@@ -7,7 +7,7 @@ from small_detectors import confident, detector_cfg, noise, trained
 
 from nrpn_d2.deploy.graph import InferenceGraph, check_parity, load_exported
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the tracers' own
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript's days are numbered
 
 
 @pytest.mark.parametrize(
