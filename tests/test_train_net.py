@@ -93,11 +93,11 @@ def test_log_shows_the_exchange(own_folder, tmp_path):
 def test_demo(own_folder, tmp_path):
     command = [sys.executable, f"{ROOT}/tools/demo.py", "OUTPUT_DIR", str(tmp_path / "demo")]
     command += [*SMALL, *own_folder, "SOLVER.MAX_ITER", "25"]
-    for message in ("at most 16.00", "holds a trained model"):
+    for message in ("16.0 at the end", "holds a trained model"):
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
         assert result.returncode == 0, result.stderr[-3000:]
         assert message in result.stdout
-        assert "Recall at 100 proposals and IoU 0.5: " in result.stdout
+        assert "recall at 100 proposals and IoU 0.5: " in result.stdout
         assert "#proposals" in result.stdout and "mAP" in result.stdout
     picture = tmp_path / "demo" / "proposals.png"
     assert picture.read_bytes().startswith(b"\x89PNG") and str(picture) in result.stdout

@@ -6,7 +6,8 @@
 
 Writes OUTPUT_DIR/false_positives.png: the test images with most proposals of a score over
 MODEL.NRPN.FP_SCORE (0.7) whose IoU with every object is below MODEL.NRPN.FP_IOU (0.3). Where these
-(green) are objects that nobody labelled (red: labelled), a network must not learn from them.
+(blue, with their scores) are objects that nobody labelled (orange, dashed: labelled), a network
+must not learn from them.
 """
 
 import argparse
@@ -25,55 +26,69 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(args)
 
 
-def confident_background(proposals, objects, score, iou):
-    """The boxes (K, 4) of score over ``score`` whose IoU with each of ``objects`` is below ``iou``.
+def false_positives(model, batches, ground_truth, *, score: float, iou: float) -> list[tuple]:
+    """Find the proposals of score over ``score`` whose IoU with every object is below ``iou``.
 
     Args:
-        proposals: ``Instances`` with "proposal_boxes" and "objectness_logits".
-        objects: (G, 4) tensor.
+        model: batch of one image -> ``[{"proposals": Instances}]``, in pixels of the image.
+        batches: inputs of the model; ``ground_truth`` (a ``GroundTruth``) has all their images.
+
+    Returns:
+        For each image its file's name, (K, 4) boxes, K scores and the (G, 4) objects.
     """
+    import torch
     from detectron2.structures import Boxes, pairwise_iou
 
-    sure = proposals[proposals.objectness_logits.sigmoid() > score].proposal_boxes
-    overlaps = pairwise_iou(sure, Boxes(objects))  # (sure, G)
-    return sure.tensor[(overlaps < iou).all(dim=1)]
+    images = []
+    for inputs in batches:
+        number = ground_truth.index_of(inputs[0]["image_id"])
+        objects = ground_truth.boxes[ground_truth.of_image(number)]
+        with torch.no_grad():
+            proposals = model(inputs)[0]["proposals"].to("cpu")
+        scores = proposals.objectness_logits.sigmoid()
+        overlaps = pairwise_iou(proposals.proposal_boxes, Boxes(objects))  # (proposals, G)
+        wrong = (scores > score) & (overlaps < iou).all(dim=1)
+        boxes = proposals.proposal_boxes.tensor[wrong]
+        images.append((inputs[0]["file_name"], boxes.numpy(), scores[wrong].tolist(), objects))
+    return images
 
 
 def main(args: argparse.Namespace) -> None:
-    import torch
-    from detectron2.data import DatasetCatalog
     from detectron2.data.detection_utils import read_image
 
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.engine.defaults import setup_run
     from nrpn_d2.engine.trainer import Trainer
     from nrpn_d2.evaluation import with_budgets
-    from nrpn_d2.evaluation.figures import proposal_grid
+    from nrpn_d2.evaluation.figures import Panel, picture_grid
+    from nrpn_d2.evaluation.ground_truth import load_ground_truth
 
     cfg = setup_run(args.config_file, args.opts, eval_only=True)
     model = with_budgets(load_model(cfg), cfg.TEST.PROPOSALS.BUDGETS)
     dataset_name = cfg.DATASETS.TEST[0]
-    records = {record["image_id"]: record for record in DatasetCatalog.get(dataset_name)}
-    found, nrpn = [], cfg.MODEL.NRPN
-    for inputs in Trainer.build_test_loader(cfg, dataset_name):
-        record = records[inputs[0]["image_id"]]
-        objects = torch.tensor([a["bbox"] for a in record["annotations"]]).view(-1, 4).float()
-        with torch.no_grad():
-            proposals = model(inputs)[0]["proposals"].to("cpu")
-        boxes = confident_background(proposals, objects, nrpn.FP_SCORE, nrpn.FP_IOU)
-        found.append((boxes.numpy(), objects.numpy(), record["file_name"]))
-    total = sum(len(boxes) for boxes, _, _ in found)
-    print(f"{total} false positives in {len(found)} images of {dataset_name}")
-    worst = sorted(found, key=lambda image: -len(image[0]))[: args.num_images]
-    figure = proposal_grid(
-        [read_image(file_name, "RGB") for _, _, file_name in worst],
-        {"false positives": [boxes for boxes, _, _ in worst]},
-        [objects for _, objects, _ in worst],
-        top=total,
+    images = false_positives(
+        model,
+        Trainer.build_test_loader(cfg, dataset_name),
+        load_ground_truth(dataset_name),
+        score=cfg.MODEL.NRPN.FP_SCORE,
+        iou=cfg.MODEL.NRPN.FP_IOU,
     )
+    total = sum(len(boxes) for _, boxes, *_ in images)
+    print(f"{total} false positives in {len(images)} images of {dataset_name}")
+    worst = sorted(images, key=lambda image: -len(image[1]))[: args.num_images]
+    panels = [
+        Panel(
+            os.path.basename(name),
+            read_image(name, "RGB"),
+            boxes,
+            objects,
+            [f"{x:.2f}" for x in scores],
+        )
+        for name, boxes, scores, objects in worst
+    ]
     path = os.path.join(cfg.OUTPUT_DIR, "false_positives.png")
-    figure.savefig(path, dpi=100)
-    print(f"Wrote {path}: in green, those of the images with most of them")
+    picture_grid(panels, 3, "false positive with score").savefig(path, dpi=150)
+    print(f"Wrote {path}: the images with most of them")
 
 
 if __name__ == "__main__":

@@ -1,69 +1,98 @@
-"""Pictures: proposals on images, curves of evaluations. Everything takes arrays, gives a Figure."""
+"""Pictures: boxes on images, curves of evaluations. Everything takes arrays, gives a Figure."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
-PROPOSAL_COLOR = "limegreen"
-GROUND_TRUTH_COLOR = "red"
+# Okabe and Ito's palette: told apart with any colour vision; then the same again, dashed
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = cycler(linestyle=("-", "--", ":")) * cycler(color=COLORS)
+BOX_COLOR, OBJECT_COLOR = COLORS[0], COLORS[4]
 MAX_CLASSES = 100  # that are drawn; each takes a tenth of a second
 TICKS = (0, 0.5, 1)
 
 
-def draw_proposals(
-    axes: Axes, image: np.ndarray, boxes: np.ndarray, gt_boxes: np.ndarray, top: int = 10
-) -> None:
-    """Draw the best proposals in green, objects in red, as Figures 1 and 4 of the paper do.
+class Panel(NamedTuple):
+    """An image and what is drawn on it."""
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        boxes: (K, 4) proposals, best first, x0, y0, x1, y1 in pixels of the image.
-        gt_boxes: (G, 4) annotated objects.
-        top: how many proposals to draw.
+    title: str
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    boxes: np.ndarray  # (K, 4) x0, y0, x1, y1 in pixels of the image
+    gt_boxes: np.ndarray  # (G, 4) annotated objects
+    labels: Sequence[str] | None = None  # K texts; default: the boxes' ranks, 1 to K
+
+
+def draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw boxes with their labels, and objects dashed.
+
+    Lines and texts have a white rim, which keeps them visible on any background. A label stands
+    outside its box, above or, at the upper edge of the image, below it.
     """
-    height, width = image.shape[:2]
-    axes.imshow(image, extent=(0, width, height, 0))
-    for some, color in ((boxes[:top], PROPOSAL_COLOR), (gt_boxes, GROUND_TRUTH_COLOR)):
-        for x0, y0, x1, y1 in np.asarray(some).reshape(-1, 4):
+    height, width = panel.image.shape[:2]
+    axes.imshow(panel.image, extent=(0, width, height, 0), interpolation="bicubic")
+    labels = range(1, len(panel.boxes) + 1) if panel.labels is None else panel.labels
+    rim = [withStroke(linewidth=3.5, foreground="white")]
+    for boxes, color, style in (
+        (panel.gt_boxes, OBJECT_COLOR, (0, (3, 1.5))),
+        (panel.boxes, BOX_COLOR, "-"),
+    ):
+        for x0, y0, x1, y1 in boxes:
             axes.add_patch(
-                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.5)
+                Rectangle(
+                    (x0, y0),
+                    x1 - x0,
+                    y1 - y0,
+                    fill=False,
+                    color=color,
+                    linestyle=style,
+                    linewidth=1.5,
+                    path_effects=rim,
+                )
             )
+    for (x0, y0, _, y1), label in zip(panel.boxes, labels):
+        above = y0 > 0.06 * height
+        axes.annotate(
+            str(label),
+            (x0, y0 if above else y1),
+            (0, 1.5 if above else -1.5),
+            textcoords="offset points",
+            va="bottom" if above else "top",
+            color=BOX_COLOR,
+            fontsize="x-small",
+            fontweight="bold",
+            parse_math=False,
+            path_effects=rim,
+            annotation_clip=False,
+        )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.set_title(panel.title, fontsize="medium", parse_math=False)
 
 
-def proposal_grid(
-    images: Sequence[np.ndarray],
-    columns: Mapping[str, Sequence[np.ndarray]],
-    gt_boxes: Sequence[np.ndarray],
-    top: int = 10,
-) -> Figure:
-    """Draw one row per image, one column for each kind of boxes, the last for ground truth alone.
+def picture_grid(panels: Sequence[Panel], columns: int, box_name: str) -> Figure:
+    """Draw panels row by row, with a legend below.
 
     Args:
-        images: (H, W, 3) uint8, RGB.
-        columns: title ("RPN", "nRPN") -> boxes (K, 4), best first, of each image.
-        gt_boxes: (G, 4) of each image.
-        top: how many boxes to draw of each kind.
-
-    Raises:
-        ValueError: the number of images and that of lists of boxes differ.
+        columns: how many panels stand in a row.
+        box_name: what the legend calls the boxes.
     """
-    for title, boxes in [*columns.items(), ("ground truth", gt_boxes)]:
-        if len(boxes) != len(images):
-            raise ValueError(f"{len(images)} images, but boxes of {len(boxes)} images in '{title}'")
-    titles = [*columns, "ground truth"]
-    figure = Figure(figsize=(3.2 * len(titles), 2.6 * len(images)), layout="constrained")
-    grid = figure.subplots(len(images), len(titles), squeeze=False)
-    for row, image, objects, *of_image in zip(grid, images, gt_boxes, *columns.values()):
-        for axes, boxes in zip(row, [*of_image, np.empty((0, 4))]):
-            draw_proposals(axes, image, boxes, objects, top)
-    for axes, title in zip(grid[0], titles):
-        axes.set_title(title, parse_math=False)
+    rows = max(math.ceil(len(panels) / columns), 1)
+    figure = Figure(figsize=(2.5 * columns, 2.7 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(grid.flat, panels):
+        draw_panel(axes, panel)
+    lines = [Line2D([], [], color=BOX_COLOR), Line2D([], [], color=OBJECT_COLOR, linestyle="--")]
+    _legend(figure, lines, [box_name, "labelled object"])
     return figure
 
 
@@ -77,30 +106,39 @@ def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     thresholds = _common([list(curves["recall_vs_num"]) for curves in runs.values()])
     budgets = _common([list(curves["recall_vs_iou"]) for curves in runs.values()])
-    num_columns = max(len(thresholds), len(budgets), 1)
-    figure = Figure(figsize=(4 * num_columns, 7), layout="constrained")
-    grid = figure.subplots(2, num_columns, squeeze=False)
-    for axes, threshold in zip(grid[0], thresholds):
-        for curves in runs.values():
-            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold])
+    widths = max(len(thresholds), 1), max(len(budgets), 1)
+    figure = Figure(figsize=(3.6 * max(widths), 6.4), layout="constrained")
+    # Rows of different numbers of panels have the same width
+    grid = figure.add_gridspec(2, math.lcm(*widths))
+    upper, lower = (
+        [figure.add_subplot(grid[row, n * step : (n + 1) * step]) for n in range(width)]
+        for row, width in enumerate(widths)
+        for step in [math.lcm(*widths) // width]
+    )
+    for axes, threshold in zip(upper, thresholds):
+        for style, curves in zip(STYLES, runs.values()):
+            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold], **style)
         is_ar = threshold == "AR"
         axes.set(
-            xscale="log",
             xlabel="number of proposals",
             ylabel="average recall" if is_ar else "recall",
             title="AR, IoU 0.5:0.95" if is_ar else f"IoU {threshold}",
         )
-    for axes, budget in zip(grid[1], budgets):
-        for curves in runs.values():
-            axes.plot(curves["iou"], curves["recall_vs_iou"][budget])
+        _count_axis(axes)
+    for axes, budget in zip(lower, budgets):
+        for style, curves in zip(STYLES, runs.values()):
+            axes.plot(curves["iou"], curves["recall_vs_iou"][budget], **style)
         axes.set(xlabel="IoU", ylabel="recall", title=f"{budget} proposals per image")
-    for axes in grid.flat:
-        axes.set_ylim(0, 1)
+    for axes in figure.axes:
+        axes.set_ylim(0, 1.02)
         axes.grid(alpha=0.3)
-        axes.set_visible(axes.has_data())
-    _legend(grid[0, 0], grid[0, 0].lines, runs, "IoU threshold")
-    if not budgets:
-        _legend(grid[1, 0], [], runs, "number of proposals")
+    for has, axes, what in (
+        (thresholds, upper[0], "IoU threshold"),
+        (budgets, lower[0], "number of proposals"),
+    ):
+        if not has:
+            _note(axes, what)
+    _legend(figure, next((axes.lines for axes in figure.axes if axes.lines), []), runs)
     return figure
 
 
@@ -113,18 +151,20 @@ def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figur
     """
     budgets = _common([list(by_budget) for by_budget in runs.values()])
     kinds = next(iter(next(iter(runs.values())).values()))
-    figure = Figure(figsize=(max(3 * len(budgets), 4), 4), layout="constrained")
+    figure = Figure(figsize=(max(3 * len(budgets), 4), 4.2), layout="constrained")
     grid = figure.subplots(1, max(len(budgets), 1), squeeze=False, sharey=True)
     for axes, budget in zip(grid[0], budgets):
         bottom = np.zeros(len(runs))
-        for kind in kinds:
+        for kind, color in zip(kinds, COLORS):
             shares = np.array([by_budget[budget][kind] for by_budget in runs.values()], float)
-            axes.bar(range(len(runs)), shares, bottom=bottom)
+            axes.bar(range(len(runs)), shares, bottom=bottom, color=color)
             bottom += shares
         axes.set(title=f"{budget} proposals per image", ylim=(0, 100))
         axes.set_xticks(range(len(runs)), list(runs), rotation=30, parse_math=False)
     grid[0, 0].set_ylabel("proposals (%)")
-    _legend(grid[0, -1], grid[0, -1].containers, kinds, "number of proposals")
+    if not budgets:
+        _note(grid[0, 0], "number of proposals")
+    _legend(figure, grid[0, 0].containers, kinds)
     return figure
 
 
@@ -134,21 +174,21 @@ def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     Args:
         runs: name -> ``curves["false_positives"]`` of :class:`ProposalErrorEvaluator`.
     """
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for curve in runs.values():
-        axes.plot(curve["per_image"], np.asarray(curve["recall"], float))
-    axes.set(xscale="log", xlabel="background proposals per image", ylabel="recall, IoU 0.5")
-    axes.set_ylim(0, 1)
+    for style, curve in zip(STYLES, runs.values()):
+        axes.plot(curve["per_image"], np.asarray(curve["recall"], float), **style)
+    axes.set(xlabel="background proposals per image", ylabel="recall, IoU 0.5", ylim=(0, 1.02))
+    _count_axis(axes)
     axes.grid(alpha=0.3)
-    _legend(axes, axes.lines, runs, "run")
+    _legend(figure, axes.lines, runs)
     return figure
 
 
 def precision_recall_figure(
     runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], task: str = "bbox"
 ) -> Figure:
-    """Draw the precision-recall curves of all runs, one panel per class.
+    """Draw the precision-recall curves of all runs, one panel per class, with the area below them.
 
     Args:
         runs: name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}. Drawn
@@ -157,40 +197,55 @@ def precision_recall_figure(
     """
     names = _common([list(by_task.get(task, {})) for by_task in runs.values()])
     shown = names[:MAX_CLASSES]
-    figure, grid = _panels(len(shown))
+    figure, grid = _panels(len(shown), len(runs))
     for axes, name in zip(grid.flat, shown):
-        for by_task in runs.values():
+        aps = []
+        for style, by_task in zip(STYLES, runs.values()):
             precisions = by_task[task][name]
-            axes.plot(np.linspace(0, 1, len(precisions)), precisions)
+            aps.append(100 * float(np.mean(precisions)))
+            axes.plot(np.linspace(0, 1, len(precisions)), precisions, **style)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)
         axes.set(xlabel="recall", ylabel="precision")
-        axes.set_title(name, fontsize="medium", parse_math=False)
+        # In the order of the legend; of many runs the range
+        many = len(aps) > 3
+        ap = f"{min(aps):.0f} to {max(aps):.0f}" if many else ", ".join(f"{x:.0f}" for x in aps)
+        axes.set_title(f"{name}: AP (area) {ap}", fontsize="medium", parse_math=False)
         axes.grid(alpha=0.3)
     for axes in grid.flat[max(len(shown), 1) :]:
-        axes.set_visible(False)
+        axes.remove()
     if len(shown) < len(names):
         figure.suptitle(
             f"{len(shown)} of {len(names)} classes; all are in results.json",
             y=1 - 0.1 / figure.get_figheight(),
         )
-    _legend(grid[0, 0], grid[0, 0].lines, runs, "class")
+    if not shown:
+        _note(grid[0, 0], "class")
+    _legend(figure, grid[0, 0].lines, runs)
     return figure
 
 
-def _panels(count: int) -> tuple[Figure, np.ndarray]:
-    """Make a figure and its axes, ``count`` or a few more, in rows of 5.
+def _count_axis(axes: Axes) -> None:
+    """Make the x axis logarithmic, with 1, 10, 100 written as such."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+
+
+def _panels(count: int, num_runs: int) -> tuple[Figure, np.ndarray]:
+    """Make a figure and its axes, ``count`` or a few more, in rows of 5, over a legend.
 
     The margins are fixed: a constrained layout of 80 panels takes longer than all the rest.
     """
     columns = min(max(count, 1), 5)
     rows = max(-(-count // columns), 1)
-    width, height = 3 * columns, 2.8 * rows + 0.3  # inches
+    below = 0.75 + 0.25 * math.ceil(num_runs / _legend_columns(3 * columns))
+    width, height = 3 * columns, 2.8 * rows + below - 0.2  # inches
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=0.6 / width,
         right=1 - 0.15 / width,
-        bottom=0.5 / height,
+        bottom=below / height,
         top=1 - 0.65 / height,
         wspace=0.75 / (3 - 0.75),
         hspace=0.85 / (2.8 - 0.85),
@@ -198,17 +253,28 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _legend(axes: Axes, handles: Sequence[Any], names: Iterable[str], what: str) -> None:
-    """Write names as they are: matplotlib reads $ as a formula and leaves out a leading _.
+def _note(axes: Axes, what: str) -> None:
+    """Say in a panel that there is nothing to draw, for want of ``what`` in common."""
+    axes.text(0.5, 0.5, f"no {what} that all runs have", ha="center", va="center")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_axis_off()
 
-    Where there is nothing to name, for want of ``what`` in common, the panel says so.
+
+def _legend_columns(width: float) -> int:
+    """Return how many names of usual length fit side by side on ``width`` inches."""
+    return max(int(width / 1.8), 1)
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Iterable[str]) -> None:
+    """Write the names below the panels, where they cover no curve, and as they are: matplotlib
+    reads $ as a formula and leaves out a leading _.
     """
     if not handles:
-        axes.text(0.5, 0.5, f"no {what} that all runs have", ha="center", va="center")
-        axes.set(visible=True, xscale="linear", xlim=(0, 1), ylim=(0, 1))
-        axes.set_axis_off()
         return
-    legend = axes.legend(handles, [""] * len(handles), fontsize="small")
+    columns = _legend_columns(figure.get_figwidth())
+    constrained = figure.get_layout_engine() is not None
+    place = "outside lower center" if constrained else "lower center"
+    legend = figure.legend(handles, [""] * len(handles), loc=place, ncols=columns)
     for text, name in zip(legend.get_texts(), names):
         text.set(text=name, parse_math=False)
 
@@ -223,5 +289,5 @@ def save_figure(figure: Figure, path: str) -> list[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     written = [f"{path}.{suffix}" for suffix in ("png", "pdf")]
     for name in written:
-        figure.savefig(name, dpi=120)
+        figure.savefig(name, dpi=150)
     return written

@@ -1,31 +1,33 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color
 from matplotlib.text import Text
 from PIL import Image
 
-from nrpn_d2.evaluation import figures as visualize
+from nrpn_d2.evaluation import figures
 from nrpn_d2.evaluation.figures import (
+    BOX_COLOR,
+    OBJECT_COLOR,
+    Panel,
     error_figure,
     false_positive_figure,
+    picture_grid,
     precision_recall_figure,
-    proposal_grid,
     recall_figure,
     save_figure,
 )
 
 
 def rectangles(axes, color):
-    """Corners x0, y0, x1, y1 of the boxes drawn in a color, in order."""
-    from matplotlib.colors import same_color
-
+    """Return the corners x0, y0, x1, y1 of the boxes drawn in a color, in order."""
     drawn = [patch for patch in axes.patches if same_color(patch.get_edgecolor(), color)]
     return [[*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in drawn]
 
 
-def legend(axes):
-    """Text -> color of the line or bar beside it."""
-    legend = axes.get_legend()
+def legend(figure):
+    """Return text -> color of the line or bar beside it."""
+    (legend,) = figure.legends
     colors = [
         handle.get_color() if hasattr(handle, "get_color") else handle.get_facecolor()
         for handle in legend.legend_handles
@@ -33,26 +35,51 @@ def legend(axes):
     return dict(zip([text.get_text() for text in legend.get_texts()], colors))
 
 
-def test_grid_draws_the_best_proposals_and_the_objects():
-    images = [np.zeros((40, 60, 3), np.uint8), np.zeros((30, 20, 3), np.uint8)]
-    gt_boxes = [np.array([[1, 2, 30, 20]]), np.empty((0, 4))]
-    rpn = [np.array([[0, 0, 10, 10], [5, 5, 20, 25], [9, 9, 12, 12]]), np.array([[1, 1, 2, 2]])]
-    nrpn = [np.empty((0, 4)), np.array([[3, 4, 5, 6]])]
-    figure = proposal_grid(images, {"RPN": rpn, "nRPN": nrpn}, gt_boxes, top=2)
-    axes = np.array(figure.axes).reshape(2, 3)
-    assert [a.get_title() for a in axes[0]] == ["RPN", "nRPN", "ground truth"]
-    assert rectangles(axes[0, 0], "limegreen") == [[0, 0, 10, 10], [5, 5, 20, 25]]
-    assert rectangles(axes[0, 1], "limegreen") == rectangles(axes[0, 2], "limegreen") == []
-    assert rectangles(axes[1, 1], "limegreen") == [[3, 4, 5, 6]]
-    assert all(rectangles(a, "red") == [[1, 2, 30, 20]] for a in axes[0])
-    assert all(rectangles(a, "red") == [] for a in axes[1])
-    assert axes[0, 0].get_xlim() == (0, 60) and axes[0, 0].get_ylim() == (40, 0)
+def test_grid_draws_boxes_with_ranks_and_objects():
+    image, objects = np.zeros((40, 60, 3), np.uint8), np.array([[1, 2, 30, 20]])
+    boxes = np.array([[0, 0, 10, 10], [5, 25, 20, 35]])
+    panels = [
+        Panel("RPN", image, boxes, objects),
+        Panel("none", image, np.empty((0, 4)), np.empty((0, 4))),
+        Panel("detections", image, boxes, objects, ["disk 0.9", "$\\frac$"]),
+    ]
+    figure = picture_grid(panels, 2, "proposal")
+    assert [axes.get_title() for axes in figure.axes] == ["RPN", "none", "detections"]
+    first, none, last = figure.axes
+    assert rectangles(first, BOX_COLOR) == boxes.tolist()
+    assert rectangles(first, OBJECT_COLOR) == objects.tolist()
+    assert not none.patches and not none.texts
+    assert [text.get_text() for text in first.texts] == ["1", "2"]
+    assert [text.get_text() for text in last.texts] == ["disk 0.9", "$\\frac$"]
+    assert first.get_xlim() == (0, 60) and first.get_ylim() == (40, 0)
+    assert set(legend(figure)) == {"proposal", "labelled object"}
 
 
-def test_grid_wants_boxes_of_every_image():
-    image = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(ValueError, match="2 images, but boxes of 1 images in 'RPN'"):
-        proposal_grid([image] * 2, {"RPN": [np.empty((0, 4))]}, [np.empty((0, 4))] * 2)
+@pytest.mark.parametrize("y0", [0, 1, 15])
+def test_a_label_stands_outside_its_box(y0):
+    box = np.array([[10, y0, 50, y0 + 20]])
+    figure = picture_grid(
+        [Panel("", np.zeros((40, 60, 3), np.uint8), box, box[:0], ["disk"])], 1, "box"
+    )
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    inside = axes.patches[0].get_window_extent()
+    (label,) = axes.texts
+    assert not label.get_window_extent().overlaps(inside)
+    assert axes.get_window_extent().y0 < label.get_window_extent().y0
+    assert label.get_window_extent().y1 < axes.get_window_extent().y1 + 1
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_boxes_are_visible_on_any_background(background):
+    image = np.full((40, 40, 3), background, np.uint8)
+    figure = picture_grid([Panel("", image, np.array([[8, 8, 32, 32]]), np.empty((0, 4)))], 1, "")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    x0, y0, x1, y1 = (int(v) for v in figure.axes[0].patches[0].get_window_extent().extents)
+    row = pixels[len(pixels) - (y0 + y1) // 2, x0 - 8 : x0 + 8].sum(axis=1) / 3
+    assert np.ptp(row) > 90  # the line and its white rim differ, whatever is behind them
 
 
 def curves(scale, budgets=(10, 100)):
@@ -66,17 +93,16 @@ def curves(scale, budgets=(10, 100)):
 
 def test_recall_figure_overlays_runs():
     figure = recall_figure({"RPN": curves(0.5), "RPN + nRPN": curves(1.0, budgets=(100, 300))})
-    by_title = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
+    by_title = {axes.get_title(): axes for axes in figure.axes}
     # 10 and 300 proposals are in one run only.
     assert set(by_title) == {"IoU 0.5", "AR, IoU 0.5:0.95", "100 proposals per image"}
     first, second = by_title["IoU 0.5"].get_lines()
-    assert legend(by_title["IoU 0.5"]) == {
-        "RPN": first.get_color(),
-        "RPN + nRPN": second.get_color(),
-    }
+    assert legend(figure) == {"RPN": first.get_color(), "RPN + nRPN": second.get_color()}
     np.testing.assert_array_equal(second.get_xdata(), [1, 10, 100])
     np.testing.assert_allclose(first.get_ydata(), [0.05, 0.25, 0.45])
-    assert by_title["IoU 0.5"].get_xscale() == "log"
+    FigureCanvasAgg(figure).draw()
+    ticks = [tick.get_text() for tick in by_title["IoU 0.5"].get_xticklabels()]
+    assert {"1", "10", "100"} <= set(ticks)
     np.testing.assert_allclose(
         by_title["100 proposals per image"].get_lines()[1].get_ydata(), [0.9, 0.6, 0.1]
     )
@@ -98,18 +124,19 @@ def test_error_figure_stacks_the_kinds():
         "RPN": {50: {"hit": 30, "background": 70}, 100: {"hit": 20, "background": 80}},
         "RPN + nRPN": {50: {"hit": 45, "background": 55}},
     }
-    (axes,) = error_figure(runs).axes  # 100 proposals are in one run only
+    figure = error_figure(runs)
+    (axes,) = figure.axes  # 100 proposals are in one run only
     bars = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
     assert bars == [(0, 30), (0, 45), (30, 70), (45, 55)]
     hit, background = axes.patches[0].get_facecolor(), axes.patches[2].get_facecolor()
-    assert legend(axes) == {"hit": hit, "background": background} and hit != background
+    assert legend(figure) == {"hit": hit, "background": background} and hit != background
 
 
 def test_false_positive_figure_overlays_runs():
     runs = {name: {"per_image": [0.1, 1], "recall": [0.2, None]} for name in ("RPN", "nRPN")}
-    (axes,) = false_positive_figure(runs).axes
-    assert list(legend(axes)) == ["RPN", "nRPN"] and axes.get_xscale() == "log"
-    np.testing.assert_array_equal(axes.get_lines()[1].get_ydata(), [0.2, np.nan])
+    figure = false_positive_figure(runs)
+    assert list(legend(figure)) == ["RPN", "nRPN"] and figure.axes[0].get_xscale() == "log"
+    np.testing.assert_array_equal(figure.axes[0].get_lines()[1].get_ydata(), [0.2, np.nan])
 
 
 def test_precision_recall_figure_has_a_panel_per_class():
@@ -118,53 +145,60 @@ def test_precision_recall_figure_has_a_panel_per_class():
         "RPN + nRPN": {"bbox": {"ring": np.array([1, 1, 0.5])}},
     }
     (axes,) = precision_recall_figure(runs).axes
-    assert axes.get_title() == "ring"
+    assert axes.get_title() == "ring: AP (area) 50, 83"
     first, second = axes.get_lines()
     np.testing.assert_array_equal(first.get_xdata(), [0, 0.5, 1])
     np.testing.assert_array_equal(second.get_ydata(), [1, 1, 0.5])
 
 
-def test_panels_do_not_overlap():
-    for count in (1, 3, 7, 20):
-        curve = {f"class {n}": np.linspace(1, 0, 11) for n in range(count)}
-        figure = precision_recall_figure({"RPN": {"bbox": curve}})
-        FigureCanvasAgg(figure).draw()
-        boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
-        assert len(boxes) == count
-        width, height = figure.bbox.size
-        for n, box in enumerate(boxes):
-            assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height
-            assert not any(box.overlaps(other) for other in boxes[:n])
+def precision_recall(num_classes, num_runs=1):
+    names = [f"class {n}" for n in range(num_classes)]
+    runs = [f"run {n}" for n in range(num_runs)]
+    curves = {"bbox": {name: np.linspace(1, 0, 11) for name in names}}
+    return precision_recall_figure(dict.fromkeys(runs, curves))
+
+
+@pytest.mark.parametrize("num_classes, num_runs", [(1, 1), (3, 8), (7, 2), (20, 12)])
+def test_neither_panels_nor_the_legend_overlap(num_classes, num_runs):
+    figure = precision_recall(num_classes, num_runs)
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert len(boxes) == num_classes
+    boxes.append(figure.legends[0].get_window_extent())
+    width, height = figure.bbox.size
+    for n, box in enumerate(boxes):
+        assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height
+        assert not any(box.overlaps(other) for other in boxes[:n])
 
 
 def test_of_many_classes_the_first_are_drawn(monkeypatch):
-    monkeypatch.setattr(visualize, "MAX_CLASSES", 6)
-    curves = {f"class {n}": np.linspace(1, 0, 11) for n in range(8)}
-    figure = precision_recall_figure({"RPN": {"bbox": curves}})
+    monkeypatch.setattr(figures, "MAX_CLASSES", 6)
+    figure = precision_recall(8)
     FigureCanvasAgg(figure).draw()
-    drawn = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in drawn] == list(curves)[:6]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"class {n}: AP (area) 50" for n in range(6)]
     (title,) = figure.texts
     assert title.get_text() == "6 of 8 classes; all are in results.json"
-    assert title.get_window_extent().y0 > max(axes.get_tightbbox().y1 for axes in drawn)
+    assert title.get_window_extent().y0 > max(axes.get_tightbbox().y1 for axes in figure.axes)
 
 
 @pytest.mark.parametrize("name", ["a$x_$", "50%$^$", "_run", r"$\frac$"])
 def test_names_are_drawn_as_they_are(name, tmp_path):
     # The first two are no formulas: matplotlib raises an error when it draws them as such.
-    image, boxes = np.zeros((4, 4, 3), np.uint8), np.empty((0, 4))
-    figures = [
-        proposal_grid([image], {name: [boxes]}, [boxes]),
+    image, boxes = np.zeros((4, 4, 3), np.uint8), np.ones((1, 4))
+    precisions = dict.fromkeys([name, "RPN"], {"bbox": {name: np.zeros(3)}})
+    drawn = [
+        picture_grid([Panel(name, image, boxes, boxes, [name])], 1, name),
         recall_figure({name: curves(0.5), "RPN": curves(1.0)}),
         error_figure({name: {50: {"hit": 30, "background": 70}}}),
-        precision_recall_figure(dict.fromkeys([name, "RPN"], {"bbox": {name: np.zeros(3)}})),
+        precision_recall_figure(precisions),
     ]
-    for n, figure in enumerate(figures):
+    for n, figure in enumerate(drawn):
         save_figure(figure, str(tmp_path / str(n)))
-        texts = [text for text in figure.findobj(Text) if text.get_text() == name]
+        texts = [text for text in figure.findobj(Text) if name in text.get_text()]
         assert texts and not any(text.get_parse_math() for text in texts)
-    for figure in (figures[1], figures[3]):
-        assert list(legend(figure.axes[0])) == [name, "RPN"]
+    for figure in (drawn[1], drawn[3]):
+        assert list(legend(figure)) == [name, "RPN"]
 
 
 def test_runs_with_nothing_in_common_get_a_note_in_place_of_a_panel():
@@ -185,4 +219,4 @@ def test_runs_with_nothing_in_common_get_a_note_in_place_of_a_panel():
 
 
 def notes(figure):
-    return [text.get_text() for axes in figure.axes if axes.get_visible() for text in axes.texts]
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
