@@ -1,5 +1,6 @@
 # make demo    set up and train a small model on the made-up data set `shapes`
 # make test    set up and run the tests
+# make figures make the pictures in docs/ anew (trains three models on `shapes`)
 # make lock    after a change of requirements.in: write requirements.lock, keeping other pins
 # make upgrade the same, with the newest release of everything
 # Another Python (3.10 to 3.13) for the environment: make PYTHON=python3.12 test
@@ -9,7 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(PY) install/run_uv.py
 
-.PHONY: demo test lock upgrade
+.PHONY: demo test figures lock upgrade
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -17,6 +18,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(PY) -m pytest
+
+figures: $(VENV)/.ready
+	$(PY) benchmarks/figures.py
 
 $(VENV)/.ready: setup.py $(VENV)/.detectron2
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
