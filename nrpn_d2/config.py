@@ -100,7 +100,8 @@ def add_nrpn_config(cfg: CN) -> None:
     # without one raise an error. On a GPU it needs ROI_BOX_HEAD.POOLER_TYPE "ROIAlignV2"
     cfg.SOLVER.DETERMINISTIC = False
 
-    # ---- Evaluation
+    # ---- Evaluation. Results without a budget in their name ("bbox", "AR") are the model's own;
+    # "bbox@50" and "AR@50" are those of the same model with MODEL.RPN.POST_NMS_TOPK_TEST 50
     cfg.TEST.PROPOSALS = CN()
     cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]  # numbers of proposals per image
     cfg.TEST.PROPOSALS.IOU_THRESHOLDS = [0.5, 0.7, 0.9]  # at which recall is given

@@ -3,9 +3,12 @@
 
     python tools/compare_runs.py output/rpn output/nrpn proposals/edge_boxes --output comparison
 
+    python tools/compare_runs.py RPN=output/rpn_1,output/rpn_2 nRPN=output/nrpn_1,output/nrpn_2
+
 A RUN is the OUTPUT_DIR of a training, a folder that tools/evaluate_proposals.py wrote, or a
 results.json in one of them. It is named after its folder. All runs must be of one dataset: of
-trainings with several, give OUTPUT_DIR/inference/<dataset>.
+trainings with several, give OUTPUT_DIR/inference/<dataset>. NAME=RUN,RUN,... is one method trained
+with several seeds: the table has the mean and its 95 % interval.
 """
 
 import argparse
@@ -23,7 +26,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from nrpn_d2.evaluation.runs import compare_runs
+    from nrpn_d2.evaluation.comparison import compare_runs
 
     print(compare_runs(args.runs, args.output))
     print(f"Figures and comparison.txt are in {args.output}")

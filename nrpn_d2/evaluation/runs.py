@@ -17,7 +17,6 @@ from .evaluator import PerImageEvaluator, together
 from .figures import save_figure
 from .proposal_errors import ProposalErrorEvaluator
 from .recall_evaluator import ProposalRecallEvaluator
-from .report import format_table
 from .voc_evaluator import VOCDetectionEvaluator
 
 logger = logging.getLogger(__name__)
@@ -170,62 +169,3 @@ def draw_runs(output_dir: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
             broken.append(f"'{kind}' of {', '.join(having)} ({e!r})")
     if broken:
         raise ValueError(f"not the curves of an evaluation: {'; '.join(broken)}")
-
-
-def comparison_table(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Format what the evaluators compare: one column per run, n/a for what a run lacks.
-
-    Args:
-        runs: name -> task -> {metric: value}.
-    """
-    rows: dict[tuple[str, str], dict[str, float]] = {}  # in the order of the first run with them
-    for name, results in runs.items():
-        for evaluator in EVALUATORS:
-            for *title, value in evaluator.compare(results):
-                rows.setdefault(tuple(title), {})[name] = float(value)
-    table = [[*title, *(row.get(name, math.nan) for name in runs)] for title, row in rows.items()]
-    return format_table(["", "#proposals", *runs], table)
-
-
-def compare_runs(paths: Sequence[str], output_dir: str) -> str:
-    """Write comparison.txt and the figures of several runs; return the table.
-
-    Args:
-        paths: for :func:`read_run`; a run is named after its folder.
-        output_dir: made if it does not exist.
-
-    Raises:
-        ValueError: the same run twice, runs of different datasets, or a broken results.json.
-    """
-    runs = dict(zip(run_names(paths), map(read_run, paths)))
-    if len({run["dataset"] for run in runs.values()}) > 1:
-        listed = ", ".join(f"{name} of '{run['dataset']}'" for name, run in runs.items())
-        raise ValueError(f"runs of different datasets cannot be compared: {listed}")
-    os.makedirs(output_dir, exist_ok=True)
-    table = comparison_table({name: run["metrics"] for name, run in runs.items()})
-    with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
-        f.write(table + "\n")
-    draw_runs(output_dir, {name: run["curves"] for name, run in runs.items()})
-    return table
-
-
-def run_names(paths: Sequence[str]) -> list[str]:
-    """Name each run after its folder, with as many parents as tell all runs apart.
-
-    Raises:
-        ValueError: the same run twice.
-    """
-    folders = []
-    for path in paths:
-        parts = os.path.abspath(path).split(os.sep)
-        for inner in ("results.json", "inference"):
-            if parts[-1] == inner:
-                parts.pop()
-        if parts in folders:
-            raise ValueError(f"{path} is given twice")
-        folders.append(parts)
-    for depth in range(1, max(map(len, folders)) + 1):
-        names = ["/".join(parts[-depth:]) for parts in folders]
-        if len(set(names)) == len(names):
-            break
-    return names

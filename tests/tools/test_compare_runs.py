@@ -2,7 +2,8 @@ import json
 
 import compare_runs
 import pytest
-from test_runs import CURVES, RPN
+from test_comparison import RPN
+from test_runs import CURVES
 
 from nrpn_d2.evaluation.runs import write_run
 

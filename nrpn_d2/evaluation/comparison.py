@@ -1,0 +1,111 @@
+"""Several evaluated runs side by side: one table, and their figures overlaid."""
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+
+from ..utils.saving import atomic_open
+from .report import format_table
+from .runs import EVALUATORS, draw_runs, read_run
+
+# Half the width of a mean's 95 % interval, in standard errors, by the number of values (Student's
+# t; of more than ten runs, a little too wide)
+STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
+
+Results = Mapping[str, Mapping[str, float]]  # task -> {metric: value}
+
+
+def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
+    """Write comparison.txt and the figures of several runs; return the table.
+
+    Args:
+        arguments: a path for :func:`read_run`, whose run is named after its folder; or
+            "name=path,path,...", one method trained with several seeds: a column of the table has
+            the mean and its 95 % interval, and the figures have a curve for each.
+        output_dir: made if it does not exist.
+
+    Raises:
+        ValueError: the same run twice, runs of different datasets, or a broken results.json.
+    """
+    groups = [_parse(argument) for argument in arguments]
+    paths = [path for _, members in groups for path in members]
+    names = iter(run_names(paths))
+    runs = {path: read_run(path) for path in paths}
+    if len({run["dataset"] for run in runs.values()}) > 1:
+        listed = ", ".join(f"{path} of '{run['dataset']}'" for path, run in runs.items())
+        raise ValueError(f"runs of different datasets cannot be compared: {listed}")
+    columns, curves = {}, {}
+    for group, members in groups:
+        labels = [next(names) for _ in members]
+        if group:
+            labels = [f"{group}, {label}" for label in labels]
+        column = f"{group} ({len(members)})" if group else labels[0]
+        columns[column] = [runs[path]["metrics"] for path in members]
+        curves.update({label: runs[path]["curves"] for label, path in zip(labels, members)})
+    os.makedirs(output_dir, exist_ok=True)
+    table = comparison_table(columns)
+    with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
+        f.write(table + "\n")
+    draw_runs(output_dir, curves)
+    return table
+
+
+def _parse(argument: str) -> tuple[str, list[str]]:
+    """Split "name=path,path" into name and paths; a path alone has no name."""
+    name, equals, paths = argument.partition("=")
+    if not equals or os.path.exists(argument):
+        return "", [argument]
+    return name, paths.split(",")
+
+
+def run_names(paths: Sequence[str]) -> list[str]:
+    """Name each run after its folder, with as many parents as tell all runs apart.
+
+    Raises:
+        ValueError: the same run twice.
+    """
+    folders = []
+    for path in paths:
+        parts = os.path.abspath(path).split(os.sep)
+        for inner in ("results.json", "inference"):
+            if parts[-1] == inner:
+                parts.pop()
+        if parts in folders:
+            raise ValueError(f"{path} is given twice")
+        folders.append(parts)
+    for depth in range(1, max(map(len, folders)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def comparison_table(columns: Mapping[str, Sequence[Results]]) -> str:
+    """Format what the evaluators compare, n/a for what a run lacks.
+
+    Args:
+        columns: name -> results of one run, or of several that differ in their seed.
+    """
+    rows: dict[tuple[str, str], dict[str, list[float]]] = {}  # in the order of the first with them
+    for name, group in columns.items():
+        for results in group:
+            for evaluator in EVALUATORS:
+                for *title, value in evaluator.compare(results):
+                    rows.setdefault(tuple(title), {}).setdefault(name, []).append(float(value))
+    table = []
+    for title, row in rows.items():
+        cells = [_mean(row.get(name, []), len(group)) for name, group in columns.items()]
+        table.append([*title, *cells])
+    return format_table(["", "#proposals", *columns], table)
+
+
+def _mean(values: Sequence[float], count: int) -> float | str:
+    """Return the mean of ``count`` values, and for several its interval; nan if one is missing."""
+    if len(values) < count or not all(map(math.isfinite, values)):
+        return math.nan
+    mean = statistics.fmean(values)
+    if count == 1:
+        return mean
+    t = STUDENT_T.get(count, 2.262)
+    return f"{mean:.2f} +- {t * statistics.stdev(values) / math.sqrt(count):.2f}"
