@@ -1,5 +1,6 @@
 """The one dataset that a tool works on: a registered name, or a file in COCO's format."""
 
+import difflib
 import os
 
 from detectron2.config import CfgNode
@@ -29,8 +30,9 @@ def find_dataset(
     if len(names) != 1:
         raise ValueError(f"name one dataset with --dataset: DATASETS.TEST is {names}")
     if names[0] not in DatasetCatalog:
-        known = ", ".join(DatasetCatalog.list())
-        raise ValueError(f"dataset {names[0]!r} is not registered; registered are {known}")
+        likely = difflib.get_close_matches(names[0], DatasetCatalog.list(), n=3)
+        hint = f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""
+        raise ValueError(f"dataset {names[0]!r} is not registered{hint}")
     return names[0]
 
 

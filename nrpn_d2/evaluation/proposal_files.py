@@ -43,15 +43,20 @@ def save_proposals(path: str, proposals: Mapping[Hashable, Proposals]) -> None:
         proposals: by image id; of all images with logits, or of none. In a .json, images without
             proposals leave no trace; a .pkl for Detectron2's loader needs every image of the
             dataset.
+
+    Raises:
+        ValueError: another ending, or boxes or logits that no file may hold, such as NaN.
     """
     check_ending(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     ranked = any(of_image.logits is None for of_image in proposals.values())
     boxes = [of_image.boxes for of_image in proposals.values()]
     logits = [
         -np.arange(len(of_image.boxes), dtype=np.float32) if ranked else of_image.logits
         for of_image in proposals.values()
     ]
+    for image_id, *of_image in zip(proposals, boxes, logits):
+        check_boxes(*of_image, f"{path} is not written: image {image_id!r}")
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if path.endswith(".pkl"):
         content = {"ids": list(proposals), "boxes": boxes, "objectness_logits": logits}
         content.update({"bbox_mode": BoxMode.XYXY_ABS.value, "ranked": ranked})

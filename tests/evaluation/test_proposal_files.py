@@ -153,6 +153,8 @@ def test_broken_json(tmp_path):
         load_proposals("x.npz")
     with pytest.raises(ValueError, match="x.npz: a proposal file ends in .pkl"):
         save_proposals("x.npz", {})
+    with pytest.raises(ValueError, match="x.json is not written: image 3: box 1 .*NaN"):
+        save_proposals(str(path), {3: Proposals(BOXES, np.array([0, np.nan]))})
 
 
 def test_files_of_another_dataset_are_refused():
@@ -228,7 +230,7 @@ def test_coco_format_dataset(tmp_path):
         with pytest.raises(ValueError, match=f"objects.json does not hold .*: .*{message}"):
             evaluate(*arguments)
     for command, message in (
-        ([arguments[0], "--dataset", "nothing"], "'nothing' is not registered"),
+        ([arguments[0], "--dataset", "shapes_tes"], "not registered; did you mean 'shapes_test'"),
         (arguments[:1], "DATASETS.TEST is"),
         ([*arguments, "--dataset", "x"], "exclude each other"),
         ([arguments[0], "--json", tmp_path / "missing.json"], "missing.json: no such file"),
