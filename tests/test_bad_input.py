@@ -61,12 +61,3 @@ def test_bad_input(run, name, capsys):
     run.check_nothing_is_half_written()
     if "while training" not in name:
         assert run.data_files() == data
-
-
-def test_as_users_start_it(run):
-    """The message is the last thing that a user reads."""
-    run.image.write_bytes(b"")
-    status, output = run.train_elsewhere()
-    assert status == 1
-    assert re.search(bad_data.ROWS["zero bytes"][1], output.strip().splitlines()[-1])
-    assert not run.checkpoints()

@@ -3,17 +3,20 @@
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import PreciseBN
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 
 from ..data.loader import TrainLoader
+from ..evaluation import WritingEvaluators
 from ..utils.safe_load import load_file
 
 
@@ -26,6 +29,35 @@ def best_metric(cfg: CfgNode) -> str:
         metric = f"box_proposals/AR@{max(cfg.TEST.PROPOSALS.BUDGETS)}"
     several = len(cfg.DATASETS.TEST) > 1
     return f"{cfg.DATASETS.TEST[0]}/{metric}" if several else metric
+
+
+def check_best_metric(cfg: CfgNode, build_evaluator: Callable) -> None:
+    """Check that the evaluation gives SOLVER.BEST_METRIC, by one without predictions.
+
+    Args:
+        build_evaluator: config and dataset -> evaluator. Only those of this package are checked.
+
+    Raises:
+        ValueError: naming the results that an evaluation gives; in all processes.
+    """
+    results = {}
+    for name in cfg.DATASETS.TEST if cfg.SOLVER.BEST_METRIC else ():
+        evaluators = build_evaluator(cfg, name)
+        if not isinstance(evaluators, WritingEvaluators):
+            return
+        logging.disable(logging.WARNING)
+        try:
+            results[name] = DatasetEvaluators.evaluate(evaluators)  # without writing
+        finally:
+            logging.disable(logging.NOTSET)
+    results = results if len(results) > 1 else next(iter(results.values()), {})
+    names = comm.all_gather(list(flatten_results_dict(results)))[0]
+    if names and cfg.SOLVER.BEST_METRIC not in names:
+        raise _no_such_metric(cfg.SOLVER.BEST_METRIC, names)
+
+
+def _no_such_metric(metric: str, names: Iterable[str]) -> ValueError:
+    return ValueError(f"SOLVER.BEST_METRIC is {metric!r}; the evaluation gives {', '.join(names)}")
 
 
 class BestCheckpoint(HookBase):
@@ -74,9 +106,7 @@ class BestCheckpoint(HookBase):
         self._results = results
         values = flatten_results_dict(results)
         if self.metric not in values:
-            raise ValueError(
-                f"SOLVER.BEST_METRIC is {self.metric!r}; the evaluation gave {', '.join(values)}"
-            )
+            raise _no_such_metric(self.metric, values)
         value, iteration = float(values[self.metric]), self.trainer.iter
         if math.isnan(value):
             self._logger.warning("%s is not defined: %s.pth stays", self.metric, self.NAME)

@@ -94,14 +94,14 @@ class Run:
         """In this process."""
         launch(train_net.main, train_net.parse_args(self.command))
 
-    def train_elsewhere(self):
-        """``python train_net.py ...``; its exit status and what it wrote to stderr."""
+    def train_elsewhere(self, **environment):
+        """``python train_net.py ...``; its exit status, and what it wrote to stdout and stderr."""
         command = [sys.executable, str(ROOT / "train_net.py"), *self.command]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         ended = subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=250
         )
-        return ended.returncode, ended.stderr
+        return ended.returncode, ended.stdout, ended.stderr
 
     def data_files(self):
         """Every file of the dataset, with its size and the time of its last change."""
