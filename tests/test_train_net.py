@@ -65,6 +65,10 @@ def test_train_resume_evaluate(own_folder, tmp_path):
     evaluated = run(
         *arguments, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")
     )
+    expected = ["TEST.EXPECTED_RESULTS", "[['bbox', 'AP50', 200.0, 1.0]]"]
+    weights = ["--eval-only", "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")]
+    with pytest.raises(SystemExit):
+        run(*arguments, *weights, *expected)
     for task in ("box_proposals", "bbox", "bbox@50", "bbox@100", "bbox@300"):
         assert evaluated[task] == pytest.approx(trained[task], nan_ok=True), task
     for budget in (50, 100, 300):

@@ -23,6 +23,7 @@ from small_training import (
 )
 
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer
+from nrpn_d2.engine.resume import check_training_state
 
 SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRPN from 9 on
     "SOLVER__MAX_ITER": 24,
@@ -356,6 +357,44 @@ def test_a_given_seed_goes_before_that_of_the_checkpoint(tmp_path):
     resumed = Trainer(training_cfg(folder, tmp_path / "out", SEED=2))
     resumed.resume_or_load()
     assert resumed.seed == 2 and resumed.start_iter == 4
+
+
+def test_changes_of_the_config_are_listed(tmp_path, caplog):
+    """What the optimizer's state decides has no effect, and the log says so."""
+    folder = write_images(tmp_path)
+    stop_after(training_cfg(folder, tmp_path / "out"), 4)
+    changes = {"SOLVER__BASE_LR": 0.5, "SOLVER__WEIGHT_DECAY": 0.1, "SOLVER__IMS_PER_BATCH": 1}
+    resumed = Trainer(training_cfg(folder, tmp_path / "out", **changes))
+    resumed.resume_or_load()
+    listed = [line.strip() for line in caplog.text.splitlines() if " -> " in line]
+    assert listed == [
+        "SOLVER.BASE_LR: 0.02 -> 0.5 (no effect)",
+        "SOLVER.IMS_PER_BATCH: 2 -> 1",
+        "SOLVER.WEIGHT_DECAY: 0.0001 -> 0.1 (no effect)",
+    ]
+    resumed.train()
+    groups = resumed.optimizer.param_groups
+    assert {g["lr"] for g in groups} <= {0.02, 0.002} and {g["weight_decay"] for g in groups} == {
+        1e-4
+    }
+
+
+def test_mixed_precision_cannot_begin_in_a_resumed_run(tmp_path):
+    trainer = Trainer(training_cfg(write_images(tmp_path), tmp_path / "out"))
+    state = trainer._trainer.state_dict()
+    with pytest.raises(ValueError, match="SOLVER.AMP.ENABLED is True, and the run to be resumed"):
+        check_training_state(state, trainer.optimizer, amp=True, changes={})
+
+
+def test_results_that_are_not_defined_are_not_in_the_metrics(tmp_path, monkeypatch):
+    """NaN is no JSON."""
+    results = {"all": {"score": 1.0, "n/a": float("nan")}}
+    monkeypatch.setattr(BestInTheMiddle, "evaluate", lambda self: results)
+    cfg = training_cfg(write_images(tmp_path), tmp_path / "out", **SHORT)
+    trainer = train(cfg, trainer=QuickTrainer)
+    metrics = (tmp_path / "out/metrics.json").read_text()
+    assert "NaN" not in metrics and '"all/score": 1.0' in metrics
+    assert trainer._last_eval_results == results
 
 
 def test_a_checkpoint_without_an_optimizer(tmp_path, caplog):
