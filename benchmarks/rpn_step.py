@@ -25,7 +25,6 @@ import warnings
 
 import numpy as np
 import torch
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_proposal_generator
 from detectron2.structures import Boxes, ImageList, Instances
@@ -34,7 +33,7 @@ from host_syncs import counted_syncs
 from tabulate import tabulate
 from torch import nn
 
-from nrpn_d2 import add_nrpn_config
+from nrpn_d2.engine.defaults import build_cfg
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
@@ -56,15 +55,16 @@ class GivenLogits(nn.Module):
 
 def build(name):
     """An RPN on an FPN's five maps."""
-    cfg = get_cfg()
-    add_nrpn_config(cfg)
-    cfg.MODEL.DEVICE = DEVICE
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN" if name == "Detectron2" else "HardNegativeRPN"
-    cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME = "Random" if name == "Detectron2" else name
-    cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = list(STRIDES)
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
-    cfg.MODEL.NRPN.SHARE_FEATURES = True
-    cfg.MODEL.NRPN.WARMUP_ITERS = 0
+    sampler, generator = (name, "HardNegativeRPN") if name != "Detectron2" else ("Random", "RPN")
+    cfg = build_cfg(
+        opts=[
+            *("MODEL.PROPOSAL_GENERATOR.NAME", generator),
+            *("MODEL.RPN.NEGATIVE_SAMPLER.NAME", sampler),
+            *("MODEL.RPN.IN_FEATURES", list(STRIDES), "MODEL.ROI_HEADS.IN_FEATURES", list(STRIDES)),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]]),
+            *("MODEL.NRPN.SHARE_FEATURES", True, "MODEL.NRPN.WARMUP_ITERS", 0),
+        ]
+    )
     shapes = {name: ShapeSpec(channels=8, stride=stride) for name, stride in STRIDES.items()}
     return build_proposal_generator(cfg, shapes).to(DEVICE).train()
 

@@ -26,7 +26,6 @@ import time
 
 import numpy as np
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
@@ -34,7 +33,7 @@ from detectron2.utils.events import EventStorage
 from inference import peak_memory
 from tabulate import tabulate
 
-from nrpn_d2 import add_nrpn_config
+from nrpn_d2.engine.defaults import build_cfg
 
 ON_GPU = torch.cuda.is_available()
 CONFIGS = {"VGG-16": "voc_nrpn_vgg16.yaml", "R50-FPN": "voc_nrpn_R50_FPN.yaml"}
@@ -49,18 +48,13 @@ VARIANTS = {
 
 
 def config(model, variant):
-    cfg = get_cfg()
-    add_nrpn_config(cfg)
     folder = os.path.join(os.path.dirname(__file__), "..", "configs")
-    cfg.merge_from_file(os.path.join(folder, CONFIGS[model]))
-    device = "cuda" if ON_GPU else "cpu"
-    options = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", "MODEL.NRPN.WARMUP_ITERS", 0]
+    options = ["MODEL.WEIGHTS", "", "MODEL.NRPN.WARMUP_ITERS", 0]
     # Random networks neither learn, nor do their activations stay small
     options += ["SOLVER.BASE_LR", 0.0, "MODEL.PIXEL_STD", [1e4] * 3]
     # and without this they have no false positives
     options += ["MODEL.NRPN.FP_SELECT", "topk"]
-    cfg.merge_from_list(options + VARIANTS[variant])
-    return cfg
+    return build_cfg(os.path.join(folder, CONFIGS[model]), options + VARIANTS[variant])
 
 
 def random_batch(num_images, size):
