@@ -1,11 +1,13 @@
-"""Dataset dict -> model input, with difficult and crowd objects marked "ignore"."""
+"""Dataset dict -> model input, with difficult and crowd objects as boxes to ignore."""
 
 import logging
 from typing import Any
 
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, read_image
+from detectron2.structures import BoxMode
 
+from ..modeling.ignored import set_ignored_aside
 from .faults import DatasetError
 
 _STRIP = 100  # longer side / shorter side, over which no resizing is expected to work
@@ -14,9 +16,8 @@ _STRIP = 100  # longer side / shorter side, over which no resizing is expected t
 class VOCDatasetMapper(DatasetMapper):
     """Detectron2's mapper for records with ``difficult`` (VOC) or ``iscrowd`` (COCO) objects.
 
-    In training such an object gets ``gt_classes == -1``, Detectron2's own mark for "neither
-    object nor background": stock ROI heads sample no proposal that is matched to it, and
-    ``HardNegativeRPN`` ignores the anchors over it.
+    In training such an object is no ground truth but a box to ignore (``GroundTruth``):
+    ``HardNegativeRPN`` keeps anchors and proposals on it out of the losses, and any ROI head works.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -26,11 +27,12 @@ class VOCDatasetMapper(DatasetMapper):
             DatasetError: the image cannot be decoded, is too long a strip to be resized, or has
                 another size than its record.
         """
-        if self.is_train and "annotations" in dataset_dict:
+        ignores = self.is_train and "annotations" in dataset_dict
+        if ignores:
             annotations = [_mark_ignored(obj) for obj in dataset_dict["annotations"]]
             dataset_dict = {**dataset_dict, "annotations": annotations}
         try:
-            return super().__call__(dataset_dict)
+            mapped = super().__call__(dataset_dict)
         except SizeMismatchError as error:  # names the file
             remedy = "the file has changed since its header was read; start again"
             raise DatasetError(f"{error} {remedy}", "wrong size") from error
@@ -39,6 +41,9 @@ class VOCDatasetMapper(DatasetMapper):
             logger = logging.getLogger(__name__)
             logger.error("%s: the image is readable; mapping it failed", dataset_dict["file_name"])
             raise  # of an augmentation, for example
+        if ignores:
+            mapped["instances"] = set_ignored_aside(mapped["instances"])
+        return mapped
 
     def _check_image(self, path: str, error: Exception) -> None:
         """Raise DatasetError if the image is the cause of an error.
@@ -57,6 +62,12 @@ class VOCDatasetMapper(DatasetMapper):
 
 
 def _mark_ignored(annotation: dict[str, Any]) -> dict[str, Any]:
-    if annotation.get("difficult") or annotation.get("iscrowd"):
-        return {**annotation, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
-    return annotation
+    """Give a difficult or crowd object the class -1, and its box in place of a crowd's RLE mask."""
+    if not annotation.get("difficult") and not annotation.get("iscrowd"):
+        return annotation
+    marked = {**annotation, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
+    if "segmentation" in annotation:
+        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        x0, y0, x1, y1 = map(float, box)
+        marked["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+    return marked

@@ -1,4 +1,4 @@
-"""The exchange between the two networks as scalars, and in the log."""
+"""What the two networks give each other, as scalars and in the log."""
 
 import logging
 
@@ -10,7 +10,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 def log_exchange(
     logits: torch.Tensor,
     nrpn_logits: torch.Tensor | None,
-    found: torch.Tensor,
+    is_fp: torch.Tensor,
     hard: torch.Tensor,
 ) -> None:
     """Put what the networks give each other in this iteration into the event storage.
@@ -23,17 +23,17 @@ def log_exchange(
     Args:
         logits: (N, R), of the RPN.
         nrpn_logits: (N, R), or None in the warm-up.
-        found: (N, R) bool, the false positives.
+        is_fp: (N, R) bool, the RPN's false positives.
         hard: (N, R) bool, the hard negatives that the RPN learns from.
     """
-    num_images = len(found)
+    num_images = len(is_fp)
     stats = {
-        "nrpn/false_positives": found.sum() / num_images,
+        "nrpn/false_positives": is_fp.sum() / num_images,
         "nrpn/hard_negatives": hard.sum() / num_images,
-        "nrpn/rpn_score_on_fp": _mean_score(logits, found),
+        "nrpn/rpn_score_on_fp": _mean_score(logits, is_fp),
     }
     if nrpn_logits is not None:
-        stats["nrpn/score_on_fp"] = _mean_score(nrpn_logits, found)
+        stats["nrpn/score_on_fp"] = _mean_score(nrpn_logits, is_fp)
         stats["nrpn/rpn_score_on_hard"] = _mean_score(logits, hard)
         stats["nrpn/score_on_hard"] = _mean_score(nrpn_logits, hard)
     storage = get_event_storage()
@@ -49,7 +49,7 @@ def _mean_score(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class ExchangePrinter(EventWriter):
-    """Logs the ``nrpn/*`` scalars, averaged over the last ``window_size`` iterations."""
+    """Log the ``nrpn/*`` scalars, averaged over the last ``window_size`` iterations."""
 
     def __init__(self, window_size: int = 20):
         self.logger = logging.getLogger(__name__)
@@ -66,4 +66,4 @@ class ExchangePrinter(EventWriter):
             f"{name[len('nrpn/') :]}: {storage.history(name).avg(self.window_size):.3g}"
             for name in names
         )
-        self.logger.info(f"nRPN {phase}  {values}")
+        self.logger.info("nRPN %s  %s", phase, values)

@@ -13,10 +13,10 @@ ground-truth box it overlaps most, 0 in an image without objects.
 """
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
@@ -32,10 +32,11 @@ from ..config_checks import (
     check_rpn_config,
 )
 from .events import log_exchange
-from .labels import label_anchors
-from .losses import OBJECTNESS_LOSS_REGISTRY, bce
-from .mining import false_positives, hard_negatives, nrpn_labels
-from .negative_rpn import NegativeRPN
+from .ignored import set_all_ignored_aside
+from .labels import label_anchors, withhold_ignored
+from .losses import OBJECTNESS_LOSS_REGISTRY
+from .mining import false_positives, hard_negatives
+from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss, to_proposals
 from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
 
@@ -72,8 +73,8 @@ class HardNegativeRPN(RPN):
             propose_hard_negatives: ``(nrpn_logits, labels, anchors) -> (N, R)``.
             warmup_iters: iterations before the nRPN trains and its hard negatives are used.
             nrpn_loss_weight: weight of the nRPN's loss.
-            ignore_ioa: background anchors with at least this fraction of their area on an ignored
-                box (``gt_classes == -1``: a difficult object) are ignored.
+            ignore_ioa: background anchors with at least this fraction of their area on a box to
+                ignore (a difficult object) are ignored.
             kwargs: those of Detectron2's ``RPN``.
 
         Raises:
@@ -103,7 +104,7 @@ class HardNegativeRPN(RPN):
         self.ignore_ioa = ignore_ioa
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         check_rpn_config(cfg)
         check_features(cfg, input_shape)
         check_registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)
@@ -116,25 +117,7 @@ class HardNegativeRPN(RPN):
         ret["ignore_ioa"] = cfg.MODEL.NRPN.IGNORE_IOA
         if getattr(sampler, "needs_hardness", False):
             check_false_positive_iou(cfg)
-            nrpn = cfg.MODEL.NRPN
-            ret["negative_rpn"] = NegativeRPN(cfg, input_shape)
-            ret["nrpn_sampler"] = NRPN(
-                batch_size_per_image=nrpn.BATCH_SIZE_PER_IMAGE,
-                positive_fraction=nrpn.POSITIVE_FRACTION,
-                hard_fraction=nrpn.OBJECT_FRACTION,
-            )
-            ret["find_false_positives"] = partial(
-                false_positives,
-                select=nrpn.FP_SELECT,
-                score=nrpn.FP_SCORE,
-                iou=nrpn.FP_IOU,
-                topk=nrpn.FP_TOPK,
-            )
-            ret["propose_hard_negatives"] = partial(
-                hard_negatives, pre_nms_topk=nrpn.PRE_NMS_TOPK, nms_thresh=nrpn.NMS_THRESH
-            )
-            ret["warmup_iters"] = nrpn.WARMUP_ITERS
-            ret["nrpn_loss_weight"] = nrpn.LOSS_WEIGHT
+            ret.update(nrpn_arguments(cfg, input_shape))
         return ret
 
     def forward(
@@ -142,17 +125,19 @@ class HardNegativeRPN(RPN):
         images: ImageList,
         features: dict[str, torch.Tensor],
         gt_instances: list[Instances] | None = None,
-    ):
-        """
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """Return the proposals of each image and, in training, the losses.
+
         Args:
             images: N images.
             features: the backbone's feature maps by name.
-            gt_instances: in training, N ``Instances`` with ``gt_boxes`` and ``gt_classes``; objects
-                of class -1 (difficult ones) are ignored.
+            gt_instances: in training, a list of N ``Instances`` with ``gt_boxes`` and
+                ``gt_classes``, or ``GroundTruth`` with boxes to ignore. Objects of class -1 become
+                such boxes in place, since the ROI heads get the same list.
 
         Returns:
             list[Instances]: the proposals of each image, with "proposal_boxes" and
-                "objectness_logits", best first.
+                "objectness_logits", best first; in training without those on ignored boxes.
             dict: in training "loss_rpn_cls", "loss_rpn_loc" and, with an nRPN, "loss_nrpn_cls".
         """
         maps = [features[f] for f in self.in_features]
@@ -161,12 +146,17 @@ class HardNegativeRPN(RPN):
         losses = {}
         if self.training:
             assert gt_instances is not None, "HardNegativeRPN requires gt_instances in training!"
+            set_all_ignored_aside(gt_instances)
             losses = self.learn(images, features, anchors, logits, deltas, gt_instances)
         proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
+        if self.training:
+            proposals = withhold_ignored(
+                proposals, gt_instances, self.anchor_matcher, ignore_ioa=self.ignore_ioa
+            )
         return proposals, losses
 
-    def predict(self, maps: list[torch.Tensor]):
-        """L feature maps -> L logits of shape (N, Hi*Wi*A) and L deltas of (N, Hi*Wi*A, 4)."""
+    def predict(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return L logits (N, Hi*Wi*A) and L deltas (N, Hi*Wi*A, 4) of L feature maps."""
         logits, deltas = self.rpn_head(maps)
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A)
         logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
@@ -179,9 +169,16 @@ class HardNegativeRPN(RPN):
         ]
         return logits, deltas
 
-    @torch.jit.unused
-    def learn(self, images, features, anchors, logits, deltas, gt_instances):
-        """One training step of both networks: label, mine, sample, lose."""
+    def learn(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        anchors: list[Boxes],
+        logits: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        gt_instances: list[Instances],
+    ) -> dict[str, torch.Tensor]:
+        """Take one training step of both networks: label, mine, sample, compute losses."""
         labels, ious, gt_boxes = label_anchors(
             Boxes.cat(anchors),
             gt_instances,
@@ -189,24 +186,32 @@ class HardNegativeRPN(RPN):
             ignore_ioa=self.ignore_ioa,
             boundary_thresh=self.anchor_boundary_thresh,
         )
-        scores = cat(logits, dim=1).detach()  # (N, R)
+        rpn_logits = cat(logits, dim=1).detach()  # (N, R)
         hardness, losses = None, {}
         if self.negative_rpn is not None:
-            found = self.find_false_positives(scores, labels, ious)
-            nrpn_logits, losses["loss_nrpn_cls"] = self.train_nrpn(images, features, labels, found)
+            is_fp = self.find_false_positives(rpn_logits, labels, ious)
+            nrpn_logits, losses["loss_nrpn_cls"] = self.train_nrpn(images, features, labels, is_fp)
             if nrpn_logits is not None:
                 anchor_boxes = Boxes.cat(anchors).tensor
                 hardness = self.propose_hard_negatives(nrpn_logits, labels, anchor_boxes)
-        sample = self.negative_sampler(labels, scores, ious, hardness)
+        sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
         losses.update(self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious))
         if self.negative_rpn is not None:
-            log_exchange(scores, nrpn_logits, found, sample.hard)
+            log_exchange(rpn_logits, nrpn_logits, is_fp, sample.hard)
         return losses
 
     def train_nrpn(
-        self, images, features, labels: torch.Tensor, found: torch.Tensor
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        is_fp: torch.Tensor,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Teach the nRPN the RPN's false positives ``found`` (N, R).
+        """Teach the nRPN which anchors are false positives of the RPN.
+
+        Args:
+            labels: (N, R), the matcher's.
+            is_fp: (N, R) bool.
 
         Returns:
             The nRPN's (N, R) logits, or None during the warm-up; its loss.
@@ -214,16 +219,7 @@ class HardNegativeRPN(RPN):
         if get_event_storage().iter < self.warmup_iters:
             return None, self.negative_rpn.zero()
         logits = self.negative_rpn(images, features)
-        # Sample its mini-batch: false positives, then objects, on which it has to stay silent,
-        # then random background
-        labels_of_nrpn = nrpn_labels(labels, found)
-        objects = torch.rand(labels.shape, device=labels.device)
-        objects = objects.masked_fill(labels != 1, -float("inf"))
-        sampled = self.nrpn_sampler(labels_of_nrpn, None, None, objects).labels
-        chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
-        loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
-        normalizer = self.nrpn_sampler.batch_size_per_image * len(labels)
-        loss = loss * (self.nrpn_loss_weight / normalizer)
+        loss = nrpn_loss(logits, labels, is_fp, self.nrpn_sampler, self.nrpn_loss_weight)
         if self.negative_rpn.has_unread_layers:
             loss = loss + self.negative_rpn.zero()
         return logits.detach(), loss
@@ -232,22 +228,15 @@ class HardNegativeRPN(RPN):
     def propose_negatives(
         self, images: ImageList, features: dict[str, torch.Tensor]
     ) -> list[Instances]:
-        """The nRPN's proposals (paper, Fig. 4b), to look at: anchors, best first, without labels.
+        """Return the nRPN's proposals (paper, Fig. 4b), to look at: anchors, best first.
 
         Returns:
             N ``Instances`` with "proposal_boxes", clipped to the image, and "objectness_logits".
         """
         anchors = Boxes.cat(self.anchor_generator([features[f] for f in self.in_features])).tensor
-        logits = self.negative_rpn(images, features)
-        kept = self.propose_hard_negatives(logits, torch.zeros_like(logits), anchors)
-        proposals = []
-        for scores, image_size in zip(kept, images.image_sizes):
-            order = scores.argsort(descending=True)[: int((scores > -float("inf")).sum())]
-            boxes = Boxes(anchors[order])
-            boxes.clip(image_size)
-            fields = {"proposal_boxes": boxes, "objectness_logits": scores[order]}
-            proposals.append(Instances(image_size, **fields))
-        return proposals
+        nrpn_logits = self.negative_rpn(images, features)
+        kept = self.propose_hard_negatives(nrpn_logits, torch.zeros_like(nrpn_logits), anchors)
+        return to_proposals(kept, anchors, images.image_sizes)
 
     def losses(
         self,
@@ -258,7 +247,7 @@ class HardNegativeRPN(RPN):
         gt_boxes: list[torch.Tensor],
         ious: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """The RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
+        """Return the RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
         Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all
         anchors the objectness term is divided by the number of positives, the mean over processes.

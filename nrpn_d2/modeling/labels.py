@@ -8,6 +8,8 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances, pairwise_ioa
 from detectron2.utils.memory import retry_if_cuda_oom
 
+from .ignored import ignored_boxes
+
 
 @torch.no_grad()
 def label_anchors(
@@ -20,14 +22,14 @@ def label_anchors(
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Match all anchors with the objects of each image; nothing is sampled yet.
 
-    An object of class -1 is a difficult one: it is no object to match, and background anchors on
-    it are ignored, since such objects would look like the hardest negatives of all. "On it" means
-    an IoU that the matcher does not call background, or ``ignore_ioa`` of the anchor's own area
-    (a small anchor in a large object has a small IoU).
+    Background anchors on a box to ignore (a difficult object) are ignored, since such objects would
+    look like the hardest negatives of all. "On it" means an IoU that the matcher does not call
+    background, or ``ignore_ioa`` of the anchor's own area (a small anchor in a large object has a
+    small IoU).
 
     Args:
         anchors: R boxes, the same for all images.
-        gt_instances: N ``Instances`` with ``gt_boxes`` and ``gt_classes``.
+        gt_instances: N ``Instances`` with ``gt_boxes``, or ``GroundTruth`` (see ignored.py).
         matcher: of the RPN.
         ignore_ioa: fraction of an anchor's area.
         boundary_thresh: anchors that reach this many pixels or more out of the image are ignored;
@@ -38,15 +40,11 @@ def label_anchors(
         N tensors (R, 4), the box of that object, undefined where the label is not 1.
     """
     labels, ious, gt_boxes = [], [], []
-    # Counted for all images at once: here the host waits for a GPU
-    num_difficult = torch.stack([(gt.gt_classes < 0).sum() for gt in gt_instances]).tolist()
-    for gt, num_ignored in zip(gt_instances, num_difficult):
-        num_objects = len(gt) - num_ignored
-        objects_first = gt.gt_boxes[(gt.gt_classes < 0).int().argsort(stable=True)]
-        objects, ignored = objects_first[:num_objects], objects_first[num_objects:]
+    for gt in gt_instances:
+        objects, ignored = gt.gt_boxes, ignored_boxes(gt)
         quality = retry_if_cuda_oom(iou_matrix)(objects, anchors)  # (objects, R)
         matched, label = retry_if_cuda_oom(matcher)(quality)
-        if num_objects > 0:
+        if len(objects) > 0:
             iou = quality.gather(0, matched[None])[0]
             gt_box = objects.tensor[matched.to(objects.device)]
         else:
@@ -54,15 +52,44 @@ def label_anchors(
             gt_box = torch.zeros_like(anchors.tensor)
         # Where the GPU's memory was too small these come from the CPU
         label, iou = label.to(objects.device), iou.to(objects.device)
-        if num_ignored > 0:
-            on_difficult = _overlap(ignored, anchors, matcher, ignore_ioa)
-            label.masked_fill_((label == 0) & on_difficult, -1)
+        if len(ignored) > 0:
+            on_ignored = _lie_on(ignored, anchors, matcher, ignore_ioa)
+            label.masked_fill_((label == 0) & on_ignored, -1)
         if boundary_thresh >= 0:
             label[~anchors.inside_box(gt.image_size, boundary_thresh)] = -1
         labels.append(label)
         ious.append(iou)
         gt_boxes.append(gt_box)
     return torch.stack(labels), torch.stack(ious), gt_boxes
+
+
+@torch.no_grad()
+def withhold_ignored(
+    proposals: list[Instances],
+    gt_instances: list[Instances],
+    matcher: Matcher,
+    *,
+    ignore_ioa: float,
+) -> list[Instances]:
+    """Drop proposals on a box to ignore and on no object, which ROI heads would call background.
+
+    Args:
+        proposals: N ``Instances`` with ``proposal_boxes``.
+        gt_instances, matcher, ignore_ioa: as for :func:`label_anchors`; "on" means the same.
+
+    Returns:
+        N ``Instances``, in the same order.
+    """
+    kept = []
+    for of_image, gt in zip(proposals, gt_instances):
+        ignored = ignored_boxes(gt)
+        if len(ignored) > 0:
+            boxes = of_image.proposal_boxes
+            on_ignored = _lie_on(ignored, boxes, matcher, ignore_ioa)
+            on_object = (iou_matrix(gt.gt_boxes, boxes) >= _background_iou(matcher)).any(dim=0)
+            of_image = of_image[torch.nonzero(on_object | ~on_ignored)[:, 0]]
+        kept.append(of_image)
+    return kept
 
 
 def iou_matrix(objects: Boxes, anchors: Boxes) -> torch.Tensor:
@@ -78,9 +105,12 @@ def iou_matrix(objects: Boxes, anchors: Boxes) -> torch.Tensor:
     return intersection.div_(union).nan_to_num_(nan=0)  # two boxes without area
 
 
-def _overlap(boxes: Boxes, anchors: Boxes, matcher: Matcher, ignore_ioa: float) -> torch.Tensor:
-    """(R,) bool: the anchors on any of the boxes."""
-    background_iou = matcher.thresholds[1]  # thresholds[0] is -inf
-    near = iou_matrix(boxes, anchors) >= background_iou
-    inside = pairwise_ioa(boxes, anchors) >= ignore_ioa
+def _background_iou(matcher: Matcher) -> float:
+    return matcher.thresholds[1]  # thresholds[0] is -inf
+
+
+def _lie_on(ignored: Boxes, boxes: Boxes, matcher: Matcher, ignore_ioa: float) -> torch.Tensor:
+    """Return (R,) bool: which of R boxes lie on any of those to ignore."""
+    near = iou_matrix(ignored, boxes) >= _background_iou(matcher)
+    inside = pairwise_ioa(ignored, boxes) >= ignore_ioa
     return (near | inside).any(dim=0)

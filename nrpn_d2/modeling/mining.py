@@ -19,7 +19,7 @@ def false_positives(
     iou: float = 0.3,
     topk: int = 16,
 ) -> torch.Tensor:
-    """Find what the RPN takes for objects and is not (paper, Sec. 2.2).
+    """Find the background anchors that the RPN mistakes for objects (paper, Sec. 2.2).
 
     Only background anchors count. An anchor with a low IoU may be the best one of an object, and
     then it is labelled 1: an object, never a false positive.
@@ -44,18 +44,18 @@ def false_positives(
     raise ValueError(f"MODEL.NRPN.FP_SELECT {select!r} is neither 'threshold' nor 'topk'")
 
 
-def nrpn_labels(labels: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+def nrpn_labels(labels: torch.Tensor, is_fp: torch.Tensor) -> torch.Tensor:
     """Turn the RPN's labels into the nRPN's: its objects are the RPN's false positives.
 
     Args:
         labels: (N, R), the matcher's.
-        found: (N, R) bool, :func:`false_positives`.
+        is_fp: (N, R) bool, from :func:`false_positives`.
 
     Returns:
         (N, R): 1 for false positives, 0 for objects and the rest of the background, -1 where the
         RPN's label is -1.
     """
-    return labels.clamp(max=0).masked_fill(found, 1)
+    return labels.clamp(max=0).masked_fill(is_fp, 1)
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def hard_negatives(
     pre_nms_topk: int = 1000,
     nms_thresh: float = 0.7,
 ) -> torch.Tensor:
-    """The nRPN's proposals "excluding GT" (paper, Sec. 2.2): what the RPN should learn to reject.
+    """Propose what the RPN should learn to reject, "excluding GT" (paper, Sec. 2.2).
 
     The nRPN regresses no boxes, so its proposals are anchors: background ones, ranked by its score
     and de-duplicated by non-maximum suppression.

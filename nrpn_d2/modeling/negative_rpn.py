@@ -3,12 +3,20 @@
 Shapes: N images, A anchors per cell, (Hi, Wi) the size of feature map i, R anchors in all.
 """
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.modeling import build_anchor_generator, build_backbone
-from detectron2.structures import ImageList
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
+
+from .losses import bce
+from .mining import false_positives, hard_negatives, nrpn_labels
+from .samplers import NRPN
 
 
 class ScoreHead(nn.Module):
@@ -26,14 +34,14 @@ class ScoreHead(nn.Module):
             nn.init.constant_(layer.bias, 0)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """L feature maps (N, C, Hi, Wi) -> (N, R)."""
+        """Return (N, R) logits of L feature maps (N, C, Hi, Wi)."""
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A), the order of Detectron2's anchors
         logits = [self.objectness_logits(self.conv(x)).permute(0, 2, 3, 1) for x in features]
         return cat([x.flatten(1) for x in logits], dim=1)
 
 
 class NegativeRPN(nn.Module):
-    """Gives each anchor the logit of being a false positive of the RPN.
+    """Give each anchor the logit of being a false positive of the RPN.
 
     It runs in training only. With a backbone of its own it shares no weight with the RPN (paper,
     Sec. 2.1); without one it reads the RPN's features.
@@ -64,7 +72,7 @@ class NegativeRPN(nn.Module):
         self.has_unread_layers = not set(outputs) <= set(in_features)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         in_features = cfg.MODEL.RPN.IN_FEATURES
         shapes = [input_shape[f] for f in in_features]
         shares = cfg.MODEL.NRPN.SHARE_FEATURES
@@ -83,7 +91,8 @@ class NegativeRPN(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, images: ImageList, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """
+        """Return the logits of all anchors.
+
         Args:
             images: N images, as the RPN's backbone gets them.
             features: the RPN's feature maps by name.
@@ -98,12 +107,82 @@ class NegativeRPN(nn.Module):
         return self.head([features[f] for f in self.in_features])
 
     def zero(self) -> torch.Tensor:
-        """A zero that depends on every trainable parameter.
+        """Return a zero that depends on every trainable parameter.
 
         Data-parallel training must see a gradient for each parameter in each iteration: also in the
         warm-up, and also for layers of the backbone whose feature maps are not read.
         """
         return sum(0.0 * p.sum() for p in self.parameters() if p.requires_grad)
+
+
+def nrpn_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    is_fp: torch.Tensor,
+    sampler: NRPN,
+    loss_weight: float = 1.0,
+) -> torch.Tensor:
+    """Return the nRPN's loss: binary cross-entropy on a mini-batch, divided by its size.
+
+    The mini-batch is filled with false positives, then objects, on which the nRPN has to stay
+    silent, then random background.
+
+    Args:
+        logits: (N, R), of the nRPN.
+        labels: (N, R), the matcher's.
+        is_fp: (N, R) bool, the RPN's false positives.
+        sampler: its "hard negatives" are objects.
+    """
+    objects = torch.rand(labels.shape, device=labels.device)
+    objects = objects.masked_fill(labels != 1, -float("inf"))
+    sampled = sampler(nrpn_labels(labels, is_fp), None, None, objects).labels
+    chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
+    loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
+    return loss * (loss_weight / (sampler.batch_size_per_image * len(labels)))
+
+
+def to_proposals(
+    logits: torch.Tensor, anchors: torch.Tensor, image_sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
+    """Return the proposed anchors of N images as Detectron2's proposals, best first.
+
+    Args:
+        logits: (N, R), -inf where an anchor is not proposed.
+        anchors: (R, 4), XYXY.
+    """
+    proposals = []
+    for of_image, image_size in zip(logits, image_sizes):
+        order = of_image.argsort(descending=True)[: int((of_image > -float("inf")).sum())]
+        boxes = Boxes(anchors[order])
+        boxes.clip(image_size)
+        fields = {"proposal_boxes": boxes, "objectness_logits": of_image[order]}
+        proposals.append(Instances(image_size, **fields))
+    return proposals
+
+
+def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    """Return what ``HardNegativeRPN`` needs for an nRPN, from ``MODEL.NRPN``."""
+    nrpn = cfg.MODEL.NRPN
+    return {
+        "negative_rpn": NegativeRPN(cfg, input_shape),
+        "nrpn_sampler": NRPN(
+            batch_size_per_image=nrpn.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=nrpn.POSITIVE_FRACTION,
+            hard_fraction=nrpn.OBJECT_FRACTION,
+        ),
+        "find_false_positives": partial(
+            false_positives,
+            select=nrpn.FP_SELECT,
+            score=nrpn.FP_SCORE,
+            iou=nrpn.FP_IOU,
+            topk=nrpn.FP_TOPK,
+        ),
+        "propose_hard_negatives": partial(
+            hard_negatives, pre_nms_topk=nrpn.PRE_NMS_TOPK, nms_thresh=nrpn.NMS_THRESH
+        ),
+        "warmup_iters": nrpn.WARMUP_ITERS,
+        "nrpn_loss_weight": nrpn.LOSS_WEIGHT,
+    }
 
 
 def strip_old_suffix(state_dict: dict[str, torch.Tensor], prefix: str) -> None:
@@ -116,8 +195,8 @@ def strip_old_suffix(state_dict: dict[str, torch.Tensor], prefix: str) -> None:
         state_dict[name.removesuffix(suffix)] = state_dict.pop(name)
 
 
-def second_backbone(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Another backbone of the config, with the RPN's feature maps.
+def second_backbone(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
+    """Build another backbone of the config, with the RPN's feature maps.
 
     Raises:
         ValueError: if the RPN's backbone is not the one that the config describes.

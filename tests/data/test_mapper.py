@@ -7,11 +7,8 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.data.transforms import Augmentation
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from voc_folder import write_voc_folder
 
 from nrpn_d2.data import DatasetError, VOCDatasetMapper, read_voc
@@ -29,13 +26,40 @@ def records(tmp_path, *objects):
     return read_voc(root, "train", ["cat", "dog"])
 
 
-def test_difficult_objects_are_marked_in_training(tmp_path):
+def test_difficult_objects_are_boxes_to_ignore_in_training(tmp_path):
     (record,) = records(tmp_path, CAT, DIFFICULT_DOG, ("dog", (1, 1, 9, 9)))
     before = copy.deepcopy(record)
     instances = mapper(True)(record)["instances"]
-    assert instances.gt_classes.tolist() == [0, -1, 1]
-    assert instances.gt_boxes.tensor.tolist() == [[0, 0, 20, 20], [30, 10, 50, 30], [0, 0, 9, 9]]
+    assert instances.gt_classes.tolist() == [0, 1]
+    assert instances.gt_boxes.tensor.tolist() == [[0, 0, 20, 20], [0, 0, 9, 9]]
+    assert instances.ignored_boxes.tensor.tolist() == [[30, 10, 50, 30]]
     assert record == before
+
+
+def test_boxes_to_ignore_move_with_the_image(tmp_path):
+    (record,) = records(tmp_path, CAT, DIFFICULT_DOG)
+    twice_and_flipped = [T.Resize((80, 120)), T.RandomFlip(1.0)]
+    mapped = VOCDatasetMapper(True, augmentations=twice_and_flipped, image_format="BGR")(record)
+    assert mapped["instances"].gt_boxes.tensor.tolist() == [[80, 0, 120, 40]]
+    assert mapped["instances"].ignored_boxes.tensor.tolist() == [[20, 20, 60, 60]]
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_crowds_with_masks(mask_format, tmp_path):
+    """COCO gives a crowd as RLE, which no list of polygons can hold."""
+    (record,) = records(tmp_path, CAT, ("dog", (31, 11, 50, 30)))
+    cat, crowd = record["annotations"]
+    cat["segmentation"] = [[0, 0, 20, 0, 20, 20]]
+    crowd.update(iscrowd=1, segmentation={"size": [40, 60], "counts": [0, 2400]})
+    instances = VOCDatasetMapper(
+        True,
+        augmentations=[],
+        image_format="BGR",
+        use_instance_mask=True,
+        instance_mask_format=mask_format,
+    )(record)["instances"]
+    assert instances.gt_classes.tolist() == [0] and len(instances.gt_masks) == 1
+    assert instances.ignored_boxes.tensor.tolist() == [[30, 10, 50, 30]]
 
 
 def test_without_difficult_objects_it_is_the_stock_mapper(tmp_path):
@@ -55,37 +79,7 @@ def test_inference_and_records_without_annotations(tmp_path):
 
 def test_it_is_built_from_a_config(tmp_path):
     (record,) = records(tmp_path, DIFFICULT_DOG)
-    assert VOCDatasetMapper(get_cfg(), True)(record)["instances"].gt_classes.tolist() == [-1]
-
-
-def test_stock_roi_heads_sample_nothing_on_a_difficult_object(tmp_path):
-    (record,) = records(tmp_path, CAT, DIFFICULT_DOG)
-    targets = mapper(True)(record)["instances"]
-    cfg = get_cfg()
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 8
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 1
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16
-    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res4"]
-    heads = StandardROIHeads(cfg, {"res4": ShapeSpec(channels=4, stride=16)})
-    proposals = Instances((40, 60))
-    # On the cat, twice on the difficult dog (IoU 1 and 18 * 20 / 400 = 0.9), on neither.
-    boxes = [[0, 0, 20, 20], [30, 10, 50, 30], [30, 10, 48, 30], [0, 25, 15, 40]]
-    proposals.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float))
-    proposals.objectness_logits = torch.zeros(4)
-    # Detectron2 appends the ground truth to the proposals; there is room for all of it.
-    with EventStorage():
-        (sampled,) = heads.label_and_sample_proposals([proposals], [targets])
-    found = sorted(zip(sampled.proposal_boxes.tensor.tolist(), sampled.gt_classes.tolist()))
-    assert found == [(boxes[0], 0), (boxes[0], 0), (boxes[3], 2)]
-    # With its own class the same dog would have been sampled.
-    targets.gt_classes = torch.tensor([0, 1])
-    with EventStorage():
-        (sampled,) = heads.label_and_sample_proposals([proposals], [targets])
-    assert sorted(sampled.gt_classes.tolist()) == [0, 0, 1, 1, 1, 2]
+    assert len(VOCDatasetMapper(get_cfg(), True)(record)["instances"].ignored_boxes) == 1
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -8,6 +8,8 @@ from detectron2.utils.events import EventStorage
 from host_syncs import counted_syncs
 from small_models import TWO_OBJECTS, instances, small_cfg
 
+from nrpn_d2.modeling.ignored import set_ignored_aside
+
 
 def learn(sampler, gts, **changes):
     """The number of waits in a training step on ``gts``, of the RPN with that sampler."""
@@ -33,7 +35,7 @@ def learn(sampler, gts, **changes):
 @pytest.mark.parametrize("num_images", [1, 2, 5])
 @pytest.mark.parametrize("classes", [[0, 1], [0, -1]])
 def test_no_more_than_detectron2s(num_images, classes):
-    gts = [instances(TWO_OBJECTS, classes) for _ in range(num_images)]
+    gts = [set_ignored_aside(instances(TWO_OBJECTS, classes)) for _ in range(num_images)]
     detectron2 = learn(None, gts)
     for sampler in ("Random", "OHEM", "IoUBalanced", "NRPN"):
         assert learn(sampler, gts) <= detectron2

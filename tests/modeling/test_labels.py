@@ -9,6 +9,7 @@ from detectron2.structures import Boxes, ImageList, pairwise_ioa, pairwise_iou
 from detectron2.utils.events import EventStorage
 from small_models import instances, small_cfg
 
+from nrpn_d2.modeling.ignored import set_ignored_aside
 from nrpn_d2.modeling.labels import iou_matrix, label_anchors
 from nrpn_d2.modeling.samplers import Sample
 
@@ -40,7 +41,8 @@ def naive_labels(gt, anchors, ignore_ioa=0.5):
 def test_labels(classes):
     boxes = [[4, 4, 40, 40], [50, 10, 120, 90], [90, 60, 110, 84]]
     gts = [instances(boxes, classes), instances([])]
-    labels, ious, gt_boxes = label_anchors(ANCHORS, gts, MATCHER, ignore_ioa=0.5)
+    split = [set_ignored_aside(gt) for gt in gts]
+    labels, ious, gt_boxes = label_anchors(ANCHORS, split, MATCHER, ignore_ioa=0.5)
     for i, gt in enumerate(gts):
         expected, best = naive_labels(gt, ANCHORS)
         assert labels[i].tolist() == expected
@@ -61,7 +63,7 @@ def test_ignore_ioa():
     gt = instances([[0, 0, 64, 64]], [-1])
     counts = []
     for ioa in (0.3, 1.0):
-        labels, _, _ = label_anchors(ANCHORS, [gt], MATCHER, ignore_ioa=ioa)
+        labels, _, _ = label_anchors(ANCHORS, [set_ignored_aside(gt)], MATCHER, ignore_ioa=ioa)
         assert labels[0].tolist() == naive_labels(gt, ANCHORS, ioa)[0]
         counts.append((labels == -1).sum().item())
     assert counts[0] > counts[1] > 0
@@ -80,7 +82,7 @@ def test_the_hub_passes_its_settings_on():
     rpn = build_model(
         small_cfg(MODEL__NRPN__IGNORE_IOA=0.3, MODEL__RPN__BOUNDARY_THRESH=0)
     ).proposal_generator
-    gt = instances([[0, 0, 64, 64]], [-1])
+    gt = set_ignored_aside(instances([[0, 0, 64, 64]], [-1]))
     anchors = rpn.anchor_generator([torch.zeros(1, 16, 12, 16)])
     expected, _, _ = label_anchors(anchors[0], [gt], MATCHER, ignore_ioa=0.3, boundary_thresh=0)
     seen = []
