@@ -1,6 +1,6 @@
 # make demo    set up and train a small model on the made-up data set `shapes`
 # make test    set up and run the tests
-# make figures make the pictures in docs/ anew (trains three models on `shapes`)
+# make figures make the pictures in docs/ anew (trains models on `shapes`)
 # make lock    after a change of requirements.in: write requirements.lock, keeping other pins
 # make upgrade the same, with the newest release of everything
 # Another Python (3.10 to 3.13) for the environment: make PYTHON=python3.12 test

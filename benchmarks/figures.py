@@ -4,9 +4,10 @@
     python benchmarks/figures.py                      # trains what is not trained yet, then draws
     python benchmarks/figures.py SOLVER.MAX_ITER 100  # to try it out
 
-docs/proposals.png   what RPN, nRPN and detector of the demo find in four test images
-docs/predictions.png one of these images as tools/predict.py draws it
-docs/shapes_recall.png  recall of shapes_rpn, shapes_nrpn and shapes_nrpn_overlap, seed 1
+docs/false_positives.png  confident false positives of shapes_rpn and of shapes_nrpn
+docs/proposals.png        what RPN, nRPN and detector of the demo find in four test images
+docs/predictions.png      one of these images as tools/predict.py draws it
+docs/shapes_recall.png    recall of shapes_rpn and shapes_nrpn
 
 Runs are kept in output/demo and output/study and not trained again.
 """
@@ -19,25 +20,58 @@ import sys
 from PIL import Image
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-CONFIGS = ("shapes_rpn", "shapes_nrpn", "shapes_nrpn_overlap")
-IMAGE = "datasets/shapes/JPEGImages/test_00001.png"
+CONFIGS = ("shapes_rpn", "shapes_nrpn")
+IMAGE = "datasets/shapes/JPEGImages/test_00000.png"
+NUM_IMAGES = 4
 COLORS = 128  # of a palette: a third of the size
 
 
 def call(*arguments: str) -> None:
-    """Run a script of the repository, in its root."""
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+    """Run a script of the repository."""
+    subprocess.run([sys.executable, *arguments], check=True)
 
 
 def publish(source: str, name: str, width: int | None = None) -> None:
     """Write a picture to docs/ as a small PNG."""
-    picture = Image.open(os.path.join(ROOT, source)).convert("RGB")
+    picture = Image.open(source).convert("RGB")
     if width:
         picture = picture.resize((width, round(picture.height * width / picture.width)))
     picture = picture.quantize(COLORS, dither=Image.Dither.NONE)
-    path = os.path.join(ROOT, "docs", name)
+    path = os.path.join("docs", name)
     picture.save(path, optimize=True)
-    print(f"Wrote {os.path.normpath(path)}: {os.path.getsize(path) // 1024} KiB")
+    print(f"Wrote {path}: {os.path.getsize(path) // 1024} KiB")
+
+
+def run_folder(config: str) -> str:
+    return f"output/study/{config}_seed1"
+
+
+def draw_false_positives(path: str) -> None:
+    """Draw those of the RPN alone, and below those of the RPN that learned with the nRPN."""
+    from nrpn_d2.checkpoint.trained_model import load_model
+    from nrpn_d2.engine.defaults import build_cfg
+    from nrpn_d2.engine.trainer import Trainer
+    from nrpn_d2.evaluation import with_budgets
+    from nrpn_d2.evaluation.false_positives import find_false_positives, panel
+    from nrpn_d2.evaluation.figures import picture_grid
+    from nrpn_d2.evaluation.ground_truth import load_ground_truth
+
+    panels = []
+    for title, config in (("RPN alone", "shapes_rpn"), ("with nRPN", "shapes_nrpn")):
+        weights = ["MODEL.WEIGHTS", f"{run_folder(config)}/model_final.pth"]
+        cfg = build_cfg(f"configs/{config}.yaml", weights)
+        dataset_name, nrpn = cfg.DATASETS.TEST[0], cfg.MODEL.NRPN
+        images = find_false_positives(
+            with_budgets(load_model(cfg), cfg.TEST.PROPOSALS.BUDGETS),
+            Trainer.build_test_loader(cfg, dataset_name),
+            load_ground_truth(dataset_name),
+            score=nrpn.FP_SCORE,
+            iou=nrpn.FP_IOU,
+        )
+        number = sum(len(boxes) for _, boxes, *_ in images)
+        print(f"{title}: {number} confident false positives in {len(images)} images")
+        panels += [panel(f"{title}: {len(x[1])}", *x) for x in images[:NUM_IMAGES]]
+    picture_grid(panels, NUM_IMAGES, "false positive with score").savefig(path, dpi=100)
 
 
 def main() -> None:
@@ -46,6 +80,7 @@ def main() -> None:
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the configs'")
     opts = parser.parse_args().opts
+    os.chdir(ROOT)
     call("tools/demo.py", *opts)
     publish("output/demo/proposals.png", "proposals.png")
     weights = ["MODEL.WEIGHTS", "output/demo/model_final.pth"]
@@ -53,9 +88,10 @@ def main() -> None:
     call("tools/predict.py", "--config-file", "configs/shapes_nrpn.yaml", *predictions)
     publish(f"output/predictions/{os.path.basename(IMAGE)}", "predictions.png", width=480)
     call("benchmarks/study.py", "--seeds", "1", "--configs", *CONFIGS, "--", *opts)
-    runs = [f"output/study/{config}_seed1" for config in CONFIGS]
-    call("tools/compare_runs.py", *runs, "--output", "output/shapes")
-    publish("output/shapes/recall.png", "shapes_recall.png")
+    draw_false_positives("output/false_positives.png")
+    publish("output/false_positives.png", "false_positives.png")
+    call("tools/compare_runs.py", *map(run_folder, CONFIGS), "--output", "output/shapes")
+    publish("output/shapes/recall.png", "shapes_recall.png", width=1200)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import os
 
 CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/shapes_nrpn.yaml")
-NUM_IMAGES, TOP, MIN_SCORE = 4, 10, 0.5  # of the picture: images, proposals, detections' score
+NUM_IMAGES, TOP, MIN_SCORE = 4, 5, 0.5  # of the picture: images, proposals, detections' score
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:

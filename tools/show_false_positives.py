@@ -26,48 +26,19 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(args)
 
 
-def false_positives(model, batches, ground_truth, *, score: float, iou: float) -> list[tuple]:
-    """Find the proposals of score over ``score`` whose IoU with every object is below ``iou``.
-
-    Args:
-        model: batch of one image -> ``[{"proposals": Instances}]``, in pixels of the image.
-        batches: inputs of the model; ``ground_truth`` (a ``GroundTruth``) has all their images.
-
-    Returns:
-        For each image its file's name, (K, 4) boxes, K scores and the (G, 4) objects.
-    """
-    import torch
-    from detectron2.structures import Boxes, pairwise_iou
-
-    images = []
-    for inputs in batches:
-        number = ground_truth.index_of(inputs[0]["image_id"])
-        objects = ground_truth.boxes[ground_truth.of_image(number)]
-        with torch.no_grad():
-            proposals = model(inputs)[0]["proposals"].to("cpu")
-        scores = proposals.objectness_logits.sigmoid()
-        overlaps = pairwise_iou(proposals.proposal_boxes, Boxes(objects))  # (proposals, G)
-        wrong = (scores > score) & (overlaps < iou).all(dim=1)
-        boxes = proposals.proposal_boxes.tensor[wrong]
-        images.append((inputs[0]["file_name"], boxes.numpy(), scores[wrong].tolist(), objects))
-    return images
-
-
 def main(args: argparse.Namespace) -> None:
-    from detectron2.data.detection_utils import read_image
-
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.engine.defaults import setup_run
     from nrpn_d2.engine.trainer import Trainer
     from nrpn_d2.evaluation import with_budgets
-    from nrpn_d2.evaluation.figures import Panel, picture_grid
+    from nrpn_d2.evaluation.false_positives import find_false_positives, panel
+    from nrpn_d2.evaluation.figures import picture_grid
     from nrpn_d2.evaluation.ground_truth import load_ground_truth
 
     cfg = setup_run(args.config_file, args.opts, eval_only=True)
-    model = with_budgets(load_model(cfg), cfg.TEST.PROPOSALS.BUDGETS)
     dataset_name = cfg.DATASETS.TEST[0]
-    images = false_positives(
-        model,
+    images = find_false_positives(
+        with_budgets(load_model(cfg), cfg.TEST.PROPOSALS.BUDGETS),
         Trainer.build_test_loader(cfg, dataset_name),
         load_ground_truth(dataset_name),
         score=cfg.MODEL.NRPN.FP_SCORE,
@@ -76,16 +47,7 @@ def main(args: argparse.Namespace) -> None:
     total = sum(len(boxes) for _, boxes, *_ in images)
     print(f"{total} false positives in {len(images)} images of {dataset_name}")
     worst = sorted(images, key=lambda image: -len(image[1]))[: args.num_images]
-    panels = [
-        Panel(
-            os.path.basename(name),
-            read_image(name, "RGB"),
-            boxes,
-            objects,
-            [f"{x:.2f}" for x in scores],
-        )
-        for name, boxes, scores, objects in worst
-    ]
+    panels = [panel(os.path.basename(image[0]), *image) for image in worst]
     path = os.path.join(cfg.OUTPUT_DIR, "false_positives.png")
     picture_grid(panels, 3, "false positive with score").savefig(path, dpi=150)
     print(f"Wrote {path}: the images with most of them")

@@ -35,7 +35,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     """Draw boxes with their labels, and objects dashed.
 
     Lines and texts have a white rim, which keeps them visible on any background. A label stands
-    outside its box, above or, at the upper edge of the image, below it.
+    outside its box, above or, at the upper edge of the image, below it, within the image's width.
     """
     height, width = panel.image.shape[:2]
     axes.imshow(panel.image, extent=(0, width, height, 0), interpolation="bicubic")
@@ -58,21 +58,21 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
                     path_effects=rim,
                 )
             )
-    for (x0, y0, _, y1), label in zip(panel.boxes, labels):
-        above = y0 > 0.06 * height
+    for (x0, y0, x1, y1), label in zip(panel.boxes, labels):
+        above, left = y0 > 0.06 * height, x0 < 0.6 * width
         axes.annotate(
             str(label),
-            (x0, y0 if above else y1),
+            (x0 if left else x1, y0 if above else y1),
             (0, 1.5 if above else -1.5),
             textcoords="offset points",
+            ha="left" if left else "right",
             va="bottom" if above else "top",
             color=BOX_COLOR,
             fontsize="x-small",
             fontweight="bold",
             parse_math=False,
             path_effects=rim,
-            annotation_clip=False,
-        )
+        ).set_in_layout(False)
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_title(panel.title, fontsize="medium", parse_math=False)
 

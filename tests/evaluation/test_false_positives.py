@@ -1,4 +1,4 @@
-"""The tool that draws unlabelled proposals: what it selects (the drawing is that of figures.py)."""
+"""What is selected to be drawn as a false positive."""
 
 import math
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
-from helpers.registered_dataset import registered
-from show_false_positives import false_positives
+from registered_dataset import registered
 
+from nrpn_d2.evaluation.false_positives import find_false_positives
 from nrpn_d2.evaluation.ground_truth import load_ground_truth
 
 # IoU with the object: 1; 4 x 10 shared of 16 x 10, 0.25; 0; 0
@@ -33,7 +33,7 @@ def test_confident_proposals_off_the_objects(mode, iou, wrong):
             annotation["bbox_mode"] = mode
         batches = [[{"image_id": str(n), "file_name": f"{n}.jpg"}] for n in range(2)]
         truth = load_ground_truth(name)
-        images = false_positives(model, batches, truth, score=0.7, iou=iou)
+        images = find_false_positives(model, batches, truth, score=0.7, iou=iou)
     (file_name, boxes, scores, objects), (_, empty_boxes, _, no_objects) = images
     assert file_name == "0.jpg"
     np.testing.assert_array_equal(boxes, np.array(BOXES)[wrong])
