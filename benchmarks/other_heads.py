@@ -144,7 +144,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--iterations", type=int, default=500)
-    parser.add_argument("--images", type=int, default=10**6, help="of each split (default: all)")
+    parser.add_argument("--images", type=int, default=200, help="of each split (default: 200)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     register_datasets()

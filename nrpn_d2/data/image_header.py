@@ -1,11 +1,12 @@
 """Image file -> size and EXIF orientation, without decoding its pixels."""
 
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
 # What strangers' files are tried as. Pillow knows more formats, some of which start programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 class ImageHeader(NamedTuple):
@@ -29,7 +30,7 @@ class ImageHeader(NamedTuple):
         }[self.orientation]
 
 
-def read_image_header(path: str) -> ImageHeader:
+def read_image_header(path: str, formats: Sequence[str] = FORMATS) -> ImageHeader:
     """Read what Detectron2 will see of an image.
 
     Raises:
@@ -37,7 +38,7 @@ def read_image_header(path: str) -> ImageHeader:
             become 8-bit RGB without loss of its content.
     """
     try:
-        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
             header = ImageHeader(image.size, _orientation(image, file))
             mode = image.mode
     except Exception as error:  # Pillow's parsers raise nearly anything on a broken file

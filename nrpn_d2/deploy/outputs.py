@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..utils.saving import atomic_open
-from .sources import is_image_name, is_video_name, suffix
+from .sources import is_video_name, suffix
+
+_KEPT = (".jpg", ".jpeg", ".png", ".mp4")
 
 
 def as_detections(proposals: Instances) -> Instances:
@@ -25,16 +27,23 @@ def as_detections(proposals: Instances) -> Instances:
     return detections
 
 
-def picture_name(name: str) -> str:
-    """Return the name of an input's picture or video; no two inputs share one.
+def picture_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the name of each input's picture or video; no two inputs share one.
 
-    JPEG, PNG and MP4 files keep theirs, others get one more suffix, as do files that already look
-    as if they had: a.png -> a.png, a.bmp -> a.bmp.png, a.bmp.png -> a.bmp.png.png.
+    JPEG, PNG and MP4 files keep theirs, others get one more suffix: a.bmp -> a.bmp.png, or
+    a.bmp.png.png where a.bmp.png is an input, too.
     """
-    stem, video = os.path.splitext(name)[0], is_video_name(name)
-    kept = (".mp4",) if video else (".jpg", ".jpeg", ".png")
-    is_known = is_video_name if video else is_image_name
-    return name if suffix(name) in kept and not is_known(stem) else f"{name}{kept[-1]}"
+    names = list(names)
+    pictures = {name: name for name in names if suffix(name) in _KEPT}
+    taken = set(pictures)
+    for name in names:
+        if name not in pictures:
+            picture, ending = name, ".mp4" if is_video_name(name) else ".png"
+            while picture == name or picture in taken:
+                picture += ending
+            pictures[name] = picture
+            taken.add(picture)
+    return pictures
 
 
 class Results:

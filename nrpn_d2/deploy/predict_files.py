@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from .outputs import Results, VideoWriter, as_detections, picture_name, write_crops, write_image
+from .outputs import Results, VideoWriter, as_detections, picture_names, write_crops, write_image
 from .pictures import draw
 from .predictor import Predictor
 from .sources import is_video_name, open_video, read_image
@@ -117,9 +117,10 @@ def _read(
 ) -> Iterator[_Frame]:
     """Yield the images and frames of all files; note in ``failures`` what cannot be used."""
     folder = common_folder(files)
-    for file in files:
-        name = os.path.relpath(os.path.abspath(file), folder)
-        image_id, path = name.replace(os.sep, "/"), os.path.join(output, picture_name(name))
+    names = [os.path.relpath(os.path.abspath(file), folder) for file in files]
+    pictures = picture_names(names)
+    for file, name in zip(files, names, strict=True):
+        image_id, path = name.replace(os.sep, "/"), os.path.join(output, pictures[name])
         try:
             if is_video_name(file):
                 yield from _read_video(predictor, file, image_id, path, bar)

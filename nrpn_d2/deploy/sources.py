@@ -10,8 +10,9 @@ import numpy as np
 from detectron2.data import detection_utils
 from PIL import Image
 
-from ..data.image_header import read_image_header
+from ..data.image_header import FORMATS, read_image_header
 
+IMAGE_FORMATS = (*FORMATS, "TIFF", "PPM")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
@@ -21,7 +22,7 @@ def suffix(path: str) -> str:
 
 
 def is_image_name(path: str) -> bool:
-    return suffix(path) in Image.registered_extensions()
+    return Image.registered_extensions().get(suffix(path)) in IMAGE_FORMATS
 
 
 def is_video_name(path: str) -> bool:
@@ -64,7 +65,7 @@ def read_image(path: str) -> np.ndarray:
         ValueError: if it cannot be read, or has more than 8 bits per channel.
     """
     try:
-        read_image_header(path)
+        read_image_header(path, IMAGE_FORMATS)
         return detection_utils.read_image(path, "RGB")
     except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be read: {error}") from error

@@ -126,7 +126,8 @@ def test_kinds_of_images(detector, tmp_path):
     picture.save(folder / "palette.png")
     picture.convert("RGB").save(folder / "rgb.png")
     picture.convert("RGBA").save(folder / "alpha.png")
-    picture.convert("RGB").save(folder / "rgb.bmp")
+    for name in ("rgb.bmp", "rgb.tif"):
+        picture.convert("RGB").save(folder / name)
     turned, exif = picture.convert("RGB").transpose(Image.Transpose.ROTATE_90), Image.Exif()
     exif[274] = 6  # turn by 270 degrees
     turned.save(folder / "exif.png", exif=exif)
@@ -136,15 +137,15 @@ def test_kinds_of_images(detector, tmp_path):
     rows = {}
     for r in results(tmp_path / "out"):
         rows.setdefault(r["image_id"], []).append((r["category_id"], *r["bbox"], r["score"]))
-    assert len(rows) == 7
-    for name in ("palette.png", "alpha.png", "rgb.bmp", "exif.png"):
+    assert len(rows) == 8
+    for name in ("palette.png", "alpha.png", "rgb.bmp", "rgb.tif", "exif.png"):
         assert np.allclose(rows[name], rows["rgb.png"], atol=1e-3), name
 
 
 def test_names_that_are_alike_keep_their_pictures_apart(detector, images, tmp_path):
-    names = ["dup.bmp", "dup.bmp.png", "dup.bmp.png.png", "dup.png", "dup.jpg"]
+    names = ["dup", "dup.bmp", "dup.bmp.png", "dup.bmp.png.png", "dup.png"]
     for value, name in enumerate(names):
-        Image.new("RGB", (80, 60), (50 * value,) * 3).save(images / name)
+        Image.new("RGB", (80, 60), (50 * value,) * 3).save(images / name, "PNG")
     run(detector, images / "dup*", tmp_path / "out", "--min-score", 1.1)
     pictures = [p for p in (tmp_path / "out").iterdir() if p.suffix not in (".json", ".csv")]
     assert {np.array(Image.open(p))[300, 400, 0] // 50 for p in pictures} == set(range(5))
