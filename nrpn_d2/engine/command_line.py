@@ -10,13 +10,11 @@ from typing import Any
 
 from fvcore.common import registry
 
-import nrpn_d2
-
 from ..utils.safe_load import CheckpointError
 from .train_loop import NonFiniteLoss
 
 DEBUG = "NRPN_D2_DEBUG"  # environment variable: bad input, too, ends in a traceback
-_PACKAGE = os.path.dirname(nrpn_d2.__file__) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
