@@ -1,6 +1,7 @@
 """Starts training in one process, or joins several: Detectron2's ``launch``, or torchrun."""
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -51,12 +52,11 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         )
     if under_torchrun:
         _join(processes)
-        run(main, args)
-        dist.destroy_process_group()
+        _run(main, args)
         return
     try:
         detectron2_launch(
-            run,
+            _run,
             max(processes, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
@@ -65,6 +65,33 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         )
     except ProcessExitedException as error:  # it has said why
         sys.exit(error.exit_code)
+
+
+def _run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """Call ``main(args)``, then leave the process groups together."""
+    try:
+        run(main, args)
+        comm.synchronize()
+    except SystemExit:  # bad input: this process has no message under way, others may
+        leave_process_groups()
+        raise
+    leave_process_groups()
+
+
+def leave_process_groups() -> None:
+    """End the process groups and their threads, if there are any.
+
+    A gloo thread needs Python's lock to release the last message's tensors. If Python exits before
+    the thread gets the lock, the process is aborted: SIGABRT, "terminate called without an active
+    exception". Detectron2's comm holds references to the groups, which keep the threads alive
+    beyond ``destroy_process_group``.
+    """
+    if not dist.is_initialized():
+        return
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()  # a trainer's DistributedDataParallel holds its group, too
+    dist.destroy_process_group()
 
 
 def _join(processes: int) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,12 @@ SCALED = {  # for one process; two of them take twice the images in half of the 
 }
 
 
+def gloo_threads():
+    """Return the names of this process's gloo threads (none on systems without /proc)."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
+
 def results_of(trainer):
     history = trainer.storage.histories()
     return {
@@ -73,6 +80,7 @@ def scaled(folder, output):
     solver = trainer.cfg.SOLVER
     return {
         **results_of(trainer),
+        "gloo": gloo_threads(),
         "cfg": [solver.IMS_PER_BATCH, solver.MAX_ITER, solver.STEPS, solver.BASE_LR],
         "warmup": [solver.WARMUP_ITERS, trainer.cfg.MODEL.NRPN.WARMUP_ITERS],
     }
@@ -149,9 +157,12 @@ def run_case(case, folder, world_size):
             code = 1
             try:
                 launch(
-                    lambda args: torch.save(case(folder, output), f"{output}/rank{rank}.pth"),
+                    lambda _, rank=rank: torch.save(
+                        case(folder, output), f"{output}/rank{rank}.pth"
+                    ),
                     argparse.Namespace(num_gpus=0, num_machines=1, machine_rank=0, dist_url="auto"),
                 )
+                assert not gloo_threads()  # Python's exit would now and then abort at one
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -240,6 +251,7 @@ def test_schedule_and_warmup_scale_with_the_processes(results):
         assert rank["joint"] == [0, 0, 0, 1, 1, 1]
     assert ranks[0]["random"] != ranks[1]["random"]
     assert [rank["local"] for rank in ranks] == [(0, 2), (1, 2)]
+    assert all(rank["gloo"] for rank in ranks) or not Path("/proc/self/task").exists()
     assert_same_weights(ranks[0]["weights"], ranks[1]["weights"])
 
 

@@ -1,3 +1,5 @@
+"""Evaluators in two processes (gloo) give what they give in one."""
+
 import json
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch.multiprocessing as mp
 from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes, registered
 
+from nrpn_d2.engine.launch import leave_process_groups
 from nrpn_d2.evaluation import (
     ProposalErrorEvaluator,
     ProposalRecallEvaluator,
@@ -22,7 +25,7 @@ ALL = (ProposalRecallEvaluator, ProposalErrorEvaluator, VOCDetectionEvaluator)
 
 
 def evaluate(first, last, kinds=ALL):
-    """What the evaluators give for the images first..last, as JSON (in which nan equals nan)."""
+    """Return the evaluators' results for images first..last as JSON (in which nan equals nan)."""
     rng = np.random.default_rng(0)
     objects, outputs = [], []
     for _ in range(NUM_IMAGES):
@@ -62,8 +65,7 @@ def evaluate_in_process(rank, folder):
     results["failing"] = message_of(lambda: together([int, lambda: int("x")][rank]))
     with open(f"{folder}/{rank}.json", "w") as f:
         json.dump(results, f)
-    dist.barrier()
-    dist.destroy_process_group()
+    leave_process_groups()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
