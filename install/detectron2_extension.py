@@ -1,9 +1,13 @@
-"""Stands in for Detectron2's compiled extension where that was not built.
+"""A stand-in for Detectron2's compiled extension where that was not built.
 
 `install/install_detectron2.py` copies this file into Detectron2 v0.5 as ``detectron2/_C.py``: its
 modules import the extension when they are imported, but only rotated boxes, deformable
-convolution and the fast COCO evaluation call it. Those calls fail here with a way out.
+convolution and the fast COCO evaluation call it. Here, these calls raise an error that says how to
+get the extension.
 """
+
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 
@@ -18,23 +22,25 @@ class MissingOperator(RuntimeError):
     """An operator of the compiled extension was called, and there is none."""
 
 
-def _missing(name, hint=""):
-    def operator(*args, **kwargs):
+def _missing(name: str, hint: str = "") -> Callable[..., NoReturn]:
+    """Return a function that raises `MissingOperator` for the operator ``name``."""
+
+    def operator(*args: Any, **kwargs: Any) -> NoReturn:
         raise MissingOperator(f"detectron2._C.{name} {_WAY_OUT}{hint}")
 
     operator.__name__ = name
     return operator
 
 
-def get_compiler_version():
+def get_compiler_version() -> str:
     return "not available (installed without the compiled extension)"
 
 
-def get_cuda_version():
+def get_cuda_version() -> str:
     return "not available"
 
 
-def has_cuda():
+def has_cuda() -> bool:
     return False
 
 

@@ -1,8 +1,8 @@
-"""What Detectron2 v0.5 (July 2021) needs on today's Python, torch, NumPy and Pillow.
+"""Repairs that Detectron2 v0.5 (July 2021) needs for today's Python, torch, NumPy and Pillow.
 
-Each repair edits the unpacked sources under `root` and raises `RepairError` where it does not
-find the text it is there for, so that other sources are never half repaired in silence. What
-Detectron2 main has repaired since is repaired as it does it.
+Each repair edits the unpacked sources under `root` and raises `RepairError` if it does not find
+the text to be replaced, so that other sources are never half repaired in silence. What
+Detectron2 main has repaired since is repaired in the same way.
 """
 
 import re
@@ -15,12 +15,12 @@ class RepairError(RuntimeError):
 
 
 def replace(root: Path, file: str, old: str, new: str) -> None:
-    """Replaces every `old` in a file under `root`; there must be one."""
+    """Replace every `old` in a file under `root`; there must be at least one."""
     path = root / file
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if old not in text:
         raise RepairError(
-            f"{file} does not hold the text to be repaired, so these are not the sources of "
+            f"{file} lacks the text to be repaired, so these are not the sources of "
             f"Detectron2 v0.5. Expected:\n{old}"
         )
     path.write_text(text.replace(old, new), encoding="utf-8")

@@ -1,17 +1,19 @@
-"""Installs Detectron2 into the running Python, unless `import detectron2` works there already.
+"""Install Detectron2 into the running Python, unless `import detectron2` works there already.
 
     python install/install_detectron2.py               # v0.5 from the package index, no compiler
     python install/install_detectron2.py --source git  # the official repository, builds its C++
 
 The first takes the source package `detectron2-cdo` 0.5, whose Python code is Detectron2's v0.5,
-mends what today's libraries broke (detectron2_repairs.py), and leaves out the compiled extension:
+repairs it for today's libraries (detectron2_repairs.py), and leaves out the compiled extension:
 Faster R-CNN takes NMS and RoI pooling from torchvision.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +21,10 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import run_uv
 from detectron2_repairs import REPAIRS
 
 PACKAGE = "detectron2-cdo==0.5"
@@ -29,7 +32,7 @@ SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
 REPOSITORY = "https://github.com/facebookresearch/detectron2.git"
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 
-# Replaces the package's own setup.py, which wants C++ sources that are not there and pins
+# Replaces the package's own setup.py, which needs C++ sources that it lacks and pins
 # iopath<0.1.10 and black==21.4b2, from 2021. OpenCV is left to the user, as Detectron2 does.
 SETUP_PY = """
 from setuptools import setup, find_packages
@@ -60,29 +63,38 @@ setup(
 
 
 def find_detectron2() -> tuple[bool, str]:
-    """
-    Returns:
-        whether `import detectron2` works, and its version and place, or why it does not
-    """
+    """Return whether `import detectron2` works, and its version and place or the error."""
     code = "import detectron2 as d; print('Detectron2', d.__version__, 'from', d.__path__[0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return done.returncode == 0, (done.stdout or done.stderr).strip()
 
 
-def run(command: list[str], **kwargs) -> None:
+def run(command: list[str], **kwargs: Any) -> None:
+    """Run a command; end with its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, **kwargs)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
-def sources(settings: run_uv.Settings) -> list[list[str]]:
-    """
-    Returns:
-        unearth's options for each place to look into, one after the other: given any place,
-        unearth leaves out its default index
+def pip_settings() -> dict[str, list[str]]:
+    """Return pip's options for `pip install`, from its configuration files and environment."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    settings = {}
+    for scope in ("global", "install", ":env:"):  # pip's own precedence, weakest first
+        for option, value in re.findall(rf"^{scope}\.([\w-]+)=(.*)$", listing, re.M):
+            settings[option] = ast.literal_eval(value).split()
+    return settings
+
+
+def sources(settings: dict[str, list[str]]) -> list[list[str]]:
+    """Return unearth's options for each place to look into, one place after the other.
+
+    Given any place, unearth leaves out its default index.
     """
     places = [f"--find-link={link}" for link in settings.get("find-links", [])]
-    if not run_uv.is_on(settings, "no-index"):
+    if settings.get("no-index", ["0"])[0].lower() in ("0", "false", "no", "off"):
         default = [f"--index-url={url}" for url in settings.get("index-url", [])]
         places += default or [""]
         places += [f"--index-url={url}" for url in settings.get("extra-index-url", [])]
@@ -91,11 +103,13 @@ def sources(settings: run_uv.Settings) -> list[list[str]]:
 
 
 def fetch(folder: Path) -> Path:
-    """Downloads the source package, without building it, from the user's own package index."""
-    pip, uv = run_uv.pip_settings(), run_uv.uv_settings()
-    environment = {**os.environ, **run_uv.uv_environment(pip, uv)}
+    """Download the source package, without building it, from where pip is told to look."""
+    settings = pip_settings()
+    environment = {**os.environ}
+    if "cert" in settings:
+        environment.setdefault("SSL_CERT_FILE", settings["cert"][0])
     errors = []
-    for options in sources({**pip, **uv}):
+    for options in sources(settings):
         command = [sys.executable, "-m", "unearth", "--no-binary", "-d", str(folder), *options]
         done = subprocess.run(command + [PACKAGE], capture_output=True, text=True, env=environment)
         if done.returncode == 0:
@@ -105,13 +119,16 @@ def fetch(folder: Path) -> Path:
 
 
 def verify(archive: Path) -> None:
+    """End unless the source package is the expected one, byte for byte."""
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != SHA256:
-        raise SystemExit(f"{archive.name} has the SHA-256 {digest}, expected {SHA256}: not used.")
+        raise SystemExit(f"{archive.name} has SHA-256 {digest} instead of {SHA256}: not used.")
 
 
-def build_wheel(archive: Path, folder: Path, repairs=REPAIRS) -> Path:
-    """Unpacks the source package in `folder`, repairs it and builds a wheel from it."""
+def build_wheel(
+    archive: Path, folder: Path, repairs: Sequence[Callable[[Path], None]] = REPAIRS
+) -> Path:
+    """Unpack the source package in `folder`, repair it and build a wheel from it."""
     shutil.unpack_archive(archive, folder / "source")
     (root,) = (folder / "source").iterdir()
     for repair in repairs:
@@ -124,7 +141,7 @@ def build_wheel(archive: Path, folder: Path, repairs=REPAIRS) -> Path:
 
 
 def build_from_git(folder: Path) -> Path:
-    """Builds a wheel, with the compiled extension, from the official repository."""
+    """Build a wheel, with the compiled extension, from the official repository."""
     requirement = f"git+{REPOSITORY}@{COMMIT}"
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     run([*command, "--wheel-dir", str(folder), requirement])
@@ -133,8 +150,10 @@ def build_from_git(folder: Path) -> Path:
 
 
 def install_wheel(wheel: Path, site_packages: Path) -> None:
-    """Unpacks the wheel beside its destination, then moves it there: first what pip knows it by,
-    last the package, so that no part of it can ever be imported alone."""
+    """Unpack the wheel beside its destination, then move it there, the package last.
+
+    An interrupted installation thus never leaves a part of the package that can be imported.
+    """
     with tempfile.TemporaryDirectory(prefix=".detectron2-", dir=site_packages) as folder:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
@@ -146,7 +165,7 @@ def install_wheel(wheel: Path, site_packages: Path) -> None:
 
 
 def missing_requirements() -> list[str]:
-    """What the installed Detectron2 needs always (no extra, no marker) and this Python lacks."""
+    """Return the unconditional requirements of the installed Detectron2 that are missing."""
     code = (
         "import re, importlib.metadata as m\n"
         "for need in m.requires('detectron2') or []:\n"
@@ -168,8 +187,8 @@ def main() -> None:
     site_packages = Path(sysconfig.get_path("purelib" if source == "pypi" else "platlib"))
     if (site_packages / "detectron2").exists():
         raise SystemExit(
-            f"{where}\n{site_packages / 'detectron2'} is there, but cannot be imported. "
-            "Remove it (pip uninstall detectron2), then run this again."
+            f"{where}\n{site_packages / 'detectron2'} exists but cannot be imported. "
+            "Remove it (pip uninstall detectron2), then try again."
         )
     with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
         folder = Path(name)
@@ -182,7 +201,7 @@ def main() -> None:
         install_wheel(wheel, site_packages)
     missing = missing_requirements()
     if missing:
-        raise SystemExit(f"Detectron2 is installed and still needs: {', '.join(missing)}")
+        raise SystemExit(f"Detectron2's requirements are missing: {', '.join(missing)}")
     print(find_detectron2()[1])
 
 

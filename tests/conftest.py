@@ -9,20 +9,37 @@ settings.register_profile("busy machines", settings(), deadline=None)
 settings.load_profile("busy machines")
 
 
-@pytest.fixture(scope="session")
-def bccd_root():
-    """The real dataset BCCD in VOC layout: $BCCD_ROOT, or beside the repository."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "BCCD"
-    root = Path(os.environ.get("BCCD_ROOT", beside))
-    if not root.is_dir():
-        pytest.skip(f"the dataset BCCD is not at {root}; set BCCD_ROOT to its folder")
-    return str(root)
+def beside_the_repository(variable: str, path: str) -> str:
+    """Return $variable, or ``path`` in ../shared/data; skip the test where there is nothing."""
+    place = Path(__file__).resolve().parents[2] / "shared" / "data" / path
+    place = Path(os.environ.get(variable, place))
+    if not place.exists():
+        pytest.skip(f"no real data at {place}; set {variable}")
+    return str(place)
 
 
 @pytest.fixture(scope="session")
-def process_environment(tmp_path_factory):
-    """Of the processes that the tests start."""
+def bccd_root() -> str:
+    """The real dataset BCCD (blood cells) in VOC layout."""
+    return beside_the_repository("BCCD_ROOT", "BCCD")
+
+
+@pytest.fixture(scope="session")
+def voc_animals_root() -> str:
+    """Real photographs: the animals of VOC 2012, in VOC layout."""
+    return beside_the_repository("VOC_ANIMALS_ROOT", "VOC2012-animals")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> str:
+    """torchvision's MobileNetV2 trained on ImageNet."""
+    return beside_the_repository("MOBILENET_WEIGHTS", "weights/mobilenet_v2_imagenet.pth")
+
+
+@pytest.fixture(scope="session")
+def process_environment(tmp_path_factory) -> dict[str, str]:
+    """The environment of processes that the tests start."""
     ours = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONDONTWRITEBYTECODE": ""}
-    # Several processes import torch: the first compiles it for the others, where this is not done
+    # Where torch is not compiled yet, the first process that imports it does it for the others
     ours["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **ours}

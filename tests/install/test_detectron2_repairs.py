@@ -71,7 +71,8 @@ MADE_UP = {
         "detectron2/utils/comm.py": (
             "    storage = torch.ByteStorage.from_buffer(buffer)\n"
             "    tensor = torch.ByteTensor(storage).to(device=device)\n    return tensor\n",
-            "    tensor = torch.frombuffer(bytearray(buffer), dtype=torch.uint8).to(device=device)\n"
+            "    tensor = torch.frombuffer(bytearray(buffer), dtype=torch.uint8)"
+            ".to(device=device)\n"
             "    return tensor\n",
         )
     },
@@ -206,7 +207,8 @@ def test_the_stand_in_names_the_operator_and_the_way_out():
     """The 13 entries that Detectron2 v0.5's C++ registers, and the one under torch.ops."""
     code = f"""
 import importlib.util, torch
-spec = importlib.util.spec_from_file_location("_C", {str(ROOT / "install/detectron2_extension.py")!r})
+path = {str(ROOT / "install/detectron2_extension.py")!r}
+spec = importlib.util.spec_from_file_location("_C", path)
 _C = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(_C)
 names = '''box_iou_rotated nms_rotated roi_align_rotated_forward roi_align_rotated_backward
