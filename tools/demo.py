@@ -32,10 +32,12 @@ def views(model, inputs: dict, class_names: list[str]) -> dict[str, tuple]:
     Returns:
         title -> (K, 4) boxes in pixels of the image, best first, and labels (None: ranks).
     """
+    from detectron2.modeling import GeneralizedRCNN
     from detectron2.modeling.postprocessing import detector_postprocess
 
     size = inputs["height"], inputs["width"]
-    images = model.preprocess_image([inputs])
+    # A ProposalNetwork has all that this method needs, but not the method
+    images = GeneralizedRCNN.preprocess_image(model, [inputs])
     features = model.backbone(images.tensor)
     proposals, _ = model.proposal_generator(images, features, None)
     networks = {"RPN": proposals}
