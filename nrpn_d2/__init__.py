@@ -21,7 +21,7 @@ Importing it registers everything. In data-flow order:
     evaluation         proposals and detections -> recall and AP
     visualize          pictures of proposals; curves
 """
-from . import vgg, weights  # noqa: F401  (registers)
+from . import torchvision_backbone, vgg, weights  # noqa: F401  (registers)
 from .config import add_nrpn_config, check_nrpn_config
 from .data import register_datasets
 from .hard_negative_rpn import HardNegativeRPN

@@ -13,9 +13,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
-from .pixels import KINDS, Pixels, apply_pixels, pixels_of, raise_if_different
+from .pixels import Pixels, apply_pixels, pixels_of, raise_if_different
 from .safe_load import CheckpointError, load_file
 from .saving import atomic_open
+from .torchvision_weights import place_torchvision_weights
 from .weights import (
     TorchvisionHandler,
     has_caffe_names,
@@ -99,8 +100,8 @@ def set_pixels(cfg: CfgNode, weights: Optional[str] = None) -> None:
         return
     path, options = split_query(weights)
     if path.startswith(TorchvisionHandler.PREFIX):
-        torchvision_entry(path)
-        pixels = KINDS[path[len(TorchvisionHandler.PREFIX) :]]
+        entry = torchvision_entry(path)
+        pixels = Pixels.of_torchvision(entry)
     else:
         local = PathManager.get_local_path(path)
         pixels = pixels_of(read_checkpoint(local, mmap=True), local, options.get("pixels", ""))
@@ -198,7 +199,8 @@ class NRPNCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _load_model(self, checkpoint: Dict[str, Any]):
-        if is_imagenet_vgg(checkpoint["model"]):
+        placed = place_torchvision_weights(self.model, checkpoint["model"])
+        if not placed and is_imagenet_vgg(checkpoint["model"]):
             self._convert_ndarray_to_tensor(checkpoint["model"])
             place_imagenet_vgg(self.model, checkpoint["model"])
         incompatible = super()._load_model(checkpoint)

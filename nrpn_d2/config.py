@@ -15,7 +15,7 @@ def add_nrpn_config(cfg: CN) -> None:
     """
     # ---- The objectness loss of the RPN
     cfg.MODEL.RPN.OBJECTNESS_LOSS = CN()
-    # "BCE" (Faster R-CNN), "Overlap" (paper, Eq. 1), "Focal", "QualityFocal"
+    # "BCE" (Faster R-CNN), "Overlap" (paper, Eq. 1), "Focal", "QualityFocal", "IoUTarget"
     cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME = "BCE"
     # "clamped": a positive is pushed until p = IoU; "soft": its target is IoU;
     # "literal": the printed equation, whose gradient equals that of BCE
@@ -25,6 +25,15 @@ def add_nrpn_config(cfg: CN) -> None:
     # Focal loss: weight of the positives, and exponent (QualityFocal only uses the exponent)
     cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA = 0.25
     cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA = 2.0
+
+    # IoUTarget: the target of a positive is the IoU of its "proposal" (the regressed box) with the
+    # object that the proposal overlaps most, or that of the "anchor"
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.IOU_OF = "proposal"
+    # IoUTarget: whether sampled negatives whose proposal has an IoU of at least 0.3 get it as their
+    # target, too (no negative anchor has such an IoU itself), and whether a target is
+    # (IoU - 0.3) / 0.7, 0 below, instead of IoU
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.NEAR_NEGATIVES = False
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.STRETCH = False
 
     # ---- Which negative anchors the RPN learns from
     cfg.MODEL.RPN.NEGATIVE_SAMPLER = CN()
@@ -44,12 +53,19 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.NRPN.SHARE_FEATURES = False
     # With shared features: whether the nRPN's loss stays out of the shared backbone
     cfg.MODEL.NRPN.STOP_GRADIENT = True
-    # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE) or
-    # "topk" (the FP_TOPK best-scored background anchors of an image)
+    # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE), "topk"
+    # (the FP_TOPK best-scored background anchors of an image), "overestimate" (score minus IoU over
+    # FP_SCORE) or "overestimate_topk" (the FP_TOPK anchors of largest score minus IoU)
     cfg.MODEL.NRPN.FP_SELECT = "threshold"
-    cfg.MODEL.NRPN.FP_SCORE = 0.7  # objectness probability
+    cfg.MODEL.NRPN.FP_SCORE = 0.7  # objectness probability, or its excess over the IoU
     cfg.MODEL.NRPN.FP_IOU = 0.3  # its IoU with every object is below this
     cfg.MODEL.NRPN.FP_TOPK = 16  # anchors per image
+    # Whose IoU that is, in the choice of false positives and of hard negatives: that of the
+    # "anchor", or that of its "proposal", the box that the RPN regresses from it
+    cfg.MODEL.NRPN.FP_BY = "anchor"
+    # Of its background anchors that are no false positives, the FALSE_ALARMS best-scored by the
+    # nRPN in each image join its mini-batch as negatives; 0 for none, as in the paper
+    cfg.MODEL.NRPN.FALSE_ALARMS = 0
     # The nRPN's mini-batch: anchors per image, largest fraction of false positives in it, and
     # largest fraction of its negatives that are object anchors (the rest is random background)
     cfg.MODEL.NRPN.BATCH_SIZE_PER_IMAGE = 256
@@ -70,6 +86,14 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.VGG.OUT_FEATURES = ["conv5"]  # conv5 has stride 16: there is no fifth pooling
     cfg.MODEL.VGG.FC_DIM = 4096  # width of fc6 and fc7
     cfg.MODEL.VGG.DROPOUT = 0.5
+
+    # ---- Classification networks of torchvision (build_torchvision_backbone, and with an FPN over
+    # it build_torchvision_fpn_backbone). MODEL.BACKBONE.FREEZE_AT counts blocks, see
+    # TorchvisionBackbone; MODEL.WEIGHTS may be "torchvision://NAME"
+    cfg.MODEL.TORCHVISION = CN()
+    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"  # as in torchvision.models.get_model
+    cfg.MODEL.TORCHVISION.OUT_FEATURES = ["stride16"]
+    cfg.MODEL.TORCHVISION.NORM = "FrozenBN"  # or "BN", which trains batch normalisation
 
     # ---- Data in PASCAL VOC layout (Annotations/, ImageSets/Main/, JPEGImages/)
     # VOC_NAME "x" registers the datasets x_<split>, one for each file in VOC_ROOT/ImageSets/Main
@@ -119,13 +143,17 @@ _NOT_NEGATIVE = (
     "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA",
     "MODEL.NRPN.WARMUP_ITERS",
     "MODEL.NRPN.LOSS_WEIGHT",
+    "MODEL.NRPN.FALSE_ALARMS",
     "SOLVER.CHECKPOINTS_TO_KEEP",
     "SOLVER.SKIP_NONFINITE",
 )
 _OVER_ZERO_TO_ONE = ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", "MODEL.NRPN.IGNORE_IOA")
 _CHOICES = {
     "MODEL.RPN.OBJECTNESS_LOSS.OVERLAP_MODE": ("literal", "clamped", "soft"),
-    "MODEL.NRPN.FP_SELECT": ("threshold", "topk"),
+    "MODEL.RPN.OBJECTNESS_LOSS.IOU_OF": ("proposal", "anchor"),
+    "MODEL.NRPN.FP_SELECT": ("threshold", "topk", "overestimate", "overestimate_topk"),
+    "MODEL.NRPN.FP_BY": ("anchor", "proposal"),
+    "MODEL.TORCHVISION.NORM": ("FrozenBN", "BN"),
     "MODEL.VGG.NORM": ("", "BN", "FrozenBN", "GN", "LN", "SyncBN", "nnSyncBN", "naiveSyncBN"),
     "DATASETS.VOC_ON_ERROR": ("error", "skip"),
 }

@@ -17,11 +17,9 @@ FORMATS = {"torchscript": "model.ts", "onnx": "model.onnx"}
 
 
 def needs_this_package(cfg: CfgNode) -> bool:
-    """Whether inference needs a VGG, which stock Detectron2 lacks."""
-    return (
-        cfg.MODEL.BACKBONE.NAME == "build_vgg_backbone"
-        or cfg.MODEL.ROI_BOX_HEAD.NAME == "VGGBoxHead"
-    )
+    """Whether inference needs a VGG or a network of torchvision, which stock Detectron2 lacks."""
+    ours = ("build_vgg_backbone", "build_torchvision_backbone", "build_torchvision_fpn_backbone")
+    return cfg.MODEL.BACKBONE.NAME in ours or cfg.MODEL.ROI_BOX_HEAD.NAME == "VGGBoxHead"
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
@@ -29,12 +27,13 @@ def stock_config(cfg: CfgNode) -> CfgNode:
 
     Returns:
         The values that differ from Detectron2's defaults, which any version since 0.5 can merge.
-        The keys of this package are gone, but for MODEL.VGG of a model with a VGG.
+        The keys of this package are gone, but for MODEL.VGG and MODEL.TORCHVISION of a model that
+        needs them.
     """
     known = get_cfg()
     if needs_this_package(cfg):
-        known.MODEL.VGG = CfgNode()
-        known.MODEL.VGG.update({key: None for key in cfg.MODEL.VGG})
+        for section in ("VGG", "TORCHVISION"):
+            known.MODEL[section] = CfgNode({key: None for key in cfg.MODEL[section]})
     stock = _difference(cfg, known)
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "HardNegativeRPN":
         stock.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"

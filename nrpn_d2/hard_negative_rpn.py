@@ -29,8 +29,9 @@ from .config import check_features, check_nrpn_config, check_registered
 from .events import log_exchange
 from .labels import label_anchors
 from .losses import OBJECTNESS_LOSS_REGISTRY, bce
-from .mining import false_positives, hard_negatives, nrpn_labels
+from .mining import false_alarms, false_positives, hard_negatives, nrpn_labels
 from .negative_rpn import NegativeRPN
+from .proposal_ious import ProposalIoUs
 from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
 
@@ -56,6 +57,10 @@ class HardNegativeRPN(RPN):
         ),
         warmup_iters: int = 0,
         nrpn_loss_weight: float = 1.0,
+        fp_by: str = "anchor",
+        fp_iou: float = 0.3,
+        num_candidates: int = 1000,
+        num_false_alarms: int = 0,
         ignore_ioa: float = 0.5,
         **kwargs,
     ):
@@ -69,6 +74,13 @@ class HardNegativeRPN(RPN):
             propose_hard_negatives: ``(nrpn_logits, labels, anchors) -> (N, R)``.
             warmup_iters: iterations before the nRPN trains and its hard negatives are used.
             nrpn_loss_weight: weight of the nRPN's loss.
+            fp_by: whose IoUs ``find_false_positives`` is given: the "anchor"'s or its "proposal"'s;
+                with "proposal" hard negatives, too, have a proposal with an IoU below ``fp_iou``.
+            fp_iou: see ``fp_by``.
+            num_candidates: with ``fp_by`` "proposal", the number of best-scored anchors of an image
+                that are looked at, those of the RPN for false positives and those of the nRPN for
+                hard negatives.
+            num_false_alarms: see ``MODEL.NRPN.FALSE_ALARMS``.
             ignore_ioa: background anchors with at least this fraction of their area on an ignored
                 box (``gt_classes == -1``: a difficult object) are ignored.
             kwargs: those of Detectron2's ``RPN``.
@@ -84,6 +96,7 @@ class HardNegativeRPN(RPN):
                 "losses weigh all anchors (sampler 'All'), the others need a sampled mini-batch"
             )
         self.objectness_loss = objectness_loss
+        self.iou_of = getattr(objectness_loss, "iou_of", "anchor")
         self.negative_sampler = negative_sampler
         self.negative_rpn = negative_rpn
         self.nrpn_sampler = nrpn_sampler
@@ -91,6 +104,10 @@ class HardNegativeRPN(RPN):
         self.propose_hard_negatives = propose_hard_negatives
         self.warmup_iters = warmup_iters
         self.nrpn_loss_weight = nrpn_loss_weight
+        self.fp_by = fp_by
+        self.fp_iou = fp_iou
+        self.num_candidates = num_candidates
+        self.num_false_alarms = num_false_alarms
         self.ignore_ioa = ignore_ioa
         if negative_rpn is not None:
             hide_from_name_matching(negative_rpn)
@@ -126,6 +143,10 @@ class HardNegativeRPN(RPN):
             )
             ret["warmup_iters"] = nrpn.WARMUP_ITERS
             ret["nrpn_loss_weight"] = nrpn.LOSS_WEIGHT
+            ret["fp_by"] = nrpn.FP_BY
+            ret["fp_iou"] = nrpn.FP_IOU
+            ret["num_candidates"] = nrpn.PRE_NMS_TOPK
+            ret["num_false_alarms"] = nrpn.FALSE_ALARMS
         return ret
 
     def forward(
@@ -172,7 +193,7 @@ class HardNegativeRPN(RPN):
 
     @torch.jit.unused
     def learn(self, images, features, anchors, logits, deltas, gt_instances):
-        """One training step of both networks: label, mine, sample, lose."""
+        """One training step of both networks: label, mine, sample, compute losses."""
         labels, ious, gt_boxes = label_anchors(
             Boxes.cat(anchors),
             gt_instances,
@@ -181,15 +202,27 @@ class HardNegativeRPN(RPN):
             boundary_thresh=self.anchor_boundary_thresh,
         )
         scores = cat(logits, dim=1).detach()  # (N, R)
+        proposal_ious = None
+        if "proposal" in (self.fp_by, self.iou_of):
+            proposal_ious = ProposalIoUs(anchors, deltas, self.box2box_transform, gt_instances)
         hardness, losses = None, {}
         if self.negative_rpn is not None:
-            found = self.find_false_positives(scores, labels, ious)
+            ious_of_fp = ious
+            if self.fp_by == "proposal":
+                ious_of_fp = proposal_ious.of_best(scores, self.num_candidates)
+            found = self.find_false_positives(scores, labels, ious_of_fp)
             nrpn_logits, losses["loss_nrpn_cls"] = self.train_nrpn(images, features, labels, found)
             if nrpn_logits is not None:
+                eligible = labels
+                if self.fp_by == "proposal":
+                    near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
+                    eligible = labels.masked_fill(near, -1)
                 anchor_boxes = Boxes.cat(anchors).tensor
-                hardness = self.propose_hard_negatives(nrpn_logits, labels, anchor_boxes)
+                hardness = self.propose_hard_negatives(nrpn_logits, eligible, anchor_boxes)
         sample = self.negative_sampler(labels, scores, ious, hardness)
-        losses.update(self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious))
+        losses.update(
+            self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious, proposal_ious)
+        )
         if self.negative_rpn is not None:
             log_exchange(scores, nrpn_logits, found, sample.hard)
         return losses
@@ -211,6 +244,9 @@ class HardNegativeRPN(RPN):
         objects = torch.rand(labels.shape, device=labels.device)
         objects = objects.masked_fill(labels != 1, -float("inf"))
         sampled = self.nrpn_sampler(labels_of_nrpn, None, None, objects).labels
+        if self.num_false_alarms > 0:
+            alarms = false_alarms(logits.detach(), labels_of_nrpn, self.num_false_alarms)
+            sampled = sampled.masked_fill(alarms, 0)
         chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
         loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
         normalizer = self.nrpn_sampler.batch_size_per_image * len(labels)
@@ -248,6 +284,7 @@ class HardNegativeRPN(RPN):
         pred_anchor_deltas: List[torch.Tensor],
         gt_boxes: List[torch.Tensor],
         ious: torch.Tensor,
+        proposal_ious: Optional[ProposalIoUs] = None,
     ) -> Dict[str, torch.Tensor]:
         """The RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
@@ -257,7 +294,8 @@ class HardNegativeRPN(RPN):
         Args:
             gt_labels: (N, R), sampled.
             gt_boxes: N tensors (R, 4).
-            ious: (N, R).
+            ious: (N, R), of anchors.
+            proposal_ious: needed for a loss that wants the IoUs of proposals.
             others: as in Detectron2's ``RPN.losses``.
         """
         num_images, num_processes = len(gt_labels), comm.get_world_size()
@@ -273,8 +311,14 @@ class HardNegativeRPN(RPN):
 
         chosen = torch.nonzero(valid.flatten())[:, 0]
         logits = cat(pred_objectness_logits, dim=1).flatten()[chosen]
+        if self.iou_of == "proposal":
+            num_anchors = gt_labels.shape[1]
+            images = torch.div(chosen, num_anchors, rounding_mode="floor")
+            chosen_ious = proposal_ious.of(images, chosen % num_anchors)
+        else:
+            chosen_ious = ious.flatten()[chosen]
         objectness_loss = self.objectness_loss(
-            logits, gt_labels.flatten()[chosen], ious.flatten()[chosen]
+            logits, gt_labels.flatten()[chosen], chosen_ious
         ).sum()
         localization_loss = _dense_box_regression_loss(
             anchors,

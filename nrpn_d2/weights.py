@@ -7,6 +7,9 @@ What ``MODEL.WEIGHTS`` may be, and the pixels that the weights were trained with
     FILE with Caffe's names    conv1_1 ... fc7               BGR, Caffe's mean, deviation 1
     FILE with torchvision's    features.0 ... classifier.3   those of vgg16
     FILE?pixels=caffe          the same, ported from Caffe   BGR, Caffe's mean, deviation 1
+    torchvision://NAME         its default for that network  RGB, its mean and deviation
+
+See torchvision_weights.py for files of other networks than VGG.
 
 Detectron2's checkpointer loads the first two as well: the names are translated by the model.
 """
@@ -21,7 +24,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torchvision.models import VGG16_Weights
+from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
 
 from .vgg import VGG, VGGBoxHead
 
@@ -62,16 +65,23 @@ class TorchvisionHandler(PathHandler):
 PathManager.register_handler(TorchvisionHandler())
 
 
-def torchvision_entry(path: str) -> VGG16_Weights:
-    """
+def torchvision_entry(path: str) -> WeightsEnum:
+    """Find what ``torchvision://NAME`` stands for; the network's best weights but for VGG-16.
+
     Raises:
         ValueError: if there is no such entry.
     """
     name = path[len(TorchvisionHandler.PREFIX) :]
-    if name not in TORCHVISION:
+    if name in TORCHVISION:
+        return TORCHVISION[name]
+    try:
+        return get_model_weights(name).DEFAULT
+    except ValueError:
         known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
-        raise ValueError(f"MODEL.WEIGHTS {path!r}: there are {known}, or the path of a file")
-    return TORCHVISION[name]
+        raise ValueError(
+            f"MODEL.WEIGHTS {path!r}: there are {known}, the other classification networks of "
+            "torchvision by their names, or the path of a file"
+        ) from None
 
 
 def has_caffe_names(names: Iterable[str]) -> bool:
