@@ -17,6 +17,7 @@ setup(
         "matplotlib",
         "numpy",
         "Pillow",
+        "scipy",
         "tabulate",
         "tqdm",
     ],
