@@ -303,6 +303,9 @@ def run_study(
 def evaluate_run(study: Study, run: Run, folder: str) -> List[Result]:
     """Evaluate a run's last checkpoint and write FOLDER/<dataset>.csv.
 
+    A detector's own results, at its own NMS threshold, are added as "AP50@K" and "AP@K" for its
+    numbers of proposals K; they are in FOLDER/inference, too, for tools/compare_runs.py.
+
     Args:
         study: says on what, and at which budgets and thresholds.
         run: whose folder it is.
@@ -318,6 +321,7 @@ def evaluate_run(study: Study, run: Run, folder: str) -> List[Result]:
     from .checkpointer import NRPNCheckpointer
     from .data import register_datasets
     from .evaluation.nms_sweep import evaluate_along_nms
+    from .trainer import Trainer
 
     cfg = get_cfg()
     add_nrpn_config(cfg)
@@ -339,6 +343,15 @@ def evaluate_run(study: Study, run: Run, folder: str) -> List[Result]:
         for nms, metrics in along_nms.items()
         for metric, value in metrics.items()
     ]
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        cfg.OUTPUT_DIR, cfg.DATASETS.TEST = folder, (study.dataset,)
+        nms = f"{cfg.MODEL.RPN.NMS_THRESH:g}"
+        for task, metrics in Trainer.test(cfg, model).items():
+            if task.startswith("bbox@"):
+                _, budget = task.split("@")
+                for name in ("AP50", "AP"):
+                    metric = f"{name}@{budget}"
+                    results.append(Result(*run, study.dataset, nms, metric, metrics[name]))
     seconds = training_time(folder)
     if seconds is not None:
         results.append(Result(*run, study.dataset, "", TIME, seconds))

@@ -295,7 +295,6 @@ def test_command_line(tmp_path, process_environment):
     """From the study file to the table, with trainings of six iterations."""
     root = write_images(tmp_path / "data")
     cfg = training_cfg(root, tmp_path / "unused")
-    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     cfg.DATASETS.VOC_NAME, cfg.DATASETS.VOC_ROOT = "tiny", str(root)
     cfg.DATASETS.VOC_CLASSES, cfg.DATASETS.TRAIN = CLASSES, ("tiny_train",)
     path = study_file(
@@ -321,3 +320,5 @@ def test_command_line(tmp_path, process_environment):
     assert {r.nms for r in results} == {"0.5", "0.7", ""} and {r.seed for r in results} == {1}
     metrics = {r.metric for r in results}
     assert {"AR@300", "R90@5", "R70s@50", "background>0.9", "ECE@50", TIME} <= metrics
+    assert {"AP50@50", "AP@300"} <= metrics  # of a detector
+    assert (tmp_path / "out" / "rpn_6_seed1" / "inference" / "results.json").exists()
