@@ -6,8 +6,9 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode, get_cfg
+from torchvision.models import GoogLeNet_Weights, Inception_V3_Weights
 
-from .weights import TORCHVISION, has_caffe_names, is_imagenet_vgg
+from .weights import TORCHVISION, has_caffe_names, is_imagenet_vgg, torchvision_files
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Pixels:
 
     @classmethod
     def of_torchvision(cls, entry) -> "Pixels":
+        if isinstance(entry, (GoogLeNet_Weights, Inception_V3_Weights)):
+            # These networks change normalised pixels to x / 127.5 - 1 before their first layer
+            return cls("RGB", (127.5,) * 3, (127.5,) * 3)
         transforms = entry.transforms()
         mean, std = ([round(255 * x, 3) for x in v] for v in (transforms.mean, transforms.std))
         return cls("RGB", tuple(mean), tuple(std))
@@ -72,7 +76,8 @@ def pixels_of(checkpoint: Dict[str, Any], path: str, kind: str = "") -> Optional
     if "pixels" in checkpoint:
         return Pixels.from_checkpoint(checkpoint["pixels"])
     if not is_imagenet_vgg(checkpoint["model"]):
-        return None
+        entry = torchvision_files().get(os.path.basename(path))
+        return entry and Pixels.of_torchvision(entry)
     if kind:
         return KINDS[kind]
     if has_caffe_names(checkpoint["model"]):

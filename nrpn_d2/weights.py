@@ -20,11 +20,12 @@ from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
 import numpy as np
 import torch
+import torchvision
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights
+from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights, list_models
 
 from .vgg import VGG, VGGBoxHead
 
@@ -74,14 +75,20 @@ def torchvision_entry(path: str) -> WeightsEnum:
     name = path[len(TorchvisionHandler.PREFIX) :]
     if name in TORCHVISION:
         return TORCHVISION[name]
-    try:
+    if name in list_models(module=torchvision.models):
         return get_model_weights(name).DEFAULT
-    except ValueError:
-        known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
-        raise ValueError(
-            f"MODEL.WEIGHTS {path!r}: there are {known}, the other classification networks of "
-            "torchvision by their names, or the path of a file"
-        ) from None
+    known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
+    raise ValueError(
+        f"MODEL.WEIGHTS {path!r}: there are {known}, the other classification networks of "
+        "torchvision by their names, or the path of a file"
+    )
+
+
+def torchvision_files() -> Dict[str, WeightsEnum]:
+    """List the files of all classification networks of torchvision: name of the file -> entry."""
+    networks = list_models(module=torchvision.models)
+    entries = [entry for network in networks for entry in get_model_weights(network)]
+    return {os.path.basename(entry.url): entry for entry in entries}
 
 
 def has_caffe_names(names: Iterable[str]) -> bool:

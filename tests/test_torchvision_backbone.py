@@ -10,7 +10,7 @@ from test_hard_negative_rpn import TOPK, train_step
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nrpn_d2.checkpointer import NRPNCheckpointer
+from nrpn_d2.checkpointer import NRPNCheckpointer, set_pixels
 from nrpn_d2.torchvision_backbone import TorchvisionBackbone, build_network, trunk_layers
 
 # What the last layers before each reduction are called by torchvision
@@ -168,6 +168,40 @@ def test_torchvisions_file(checkpointer, overrides, tmp_path):
         assert len(trunk) > 100
         for name, value in trunk.items():
             assert torch.equal(value, net.state_dict()[name]), name
+
+
+IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+HALVES = [127.5] * 3, [127.5] * 3
+
+
+@pytest.mark.parametrize(
+    "weights, pixels",
+    [
+        ("torchvision://mobilenet_v2", IMAGENET),
+        ("torchvision://googlenet", HALVES),  # transform_input: (x - 0.5) / 0.5
+        ("mobilenet_v2-b0353104.pth", IMAGENET),  # IMAGENET1K_V1 as torchvision calls its file
+        ("mobilenet_v2.pth", None),  # anybody's
+    ],
+)
+def test_pixels(weights, pixels, tmp_path):
+    if "://" not in weights:
+        torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / weights)
+        weights = str(tmp_path / weights)
+    cfg = animals_cfg(MODEL__WEIGHTS=weights)
+    before = cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    set_pixels(cfg)
+    expected = ("RGB", *pixels) if pixels else before
+    assert (cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == expected
+
+
+def test_transformed_input_is_those_pixels():
+    net = torchvision.models.googlenet(aux_logits=False, init_weights=False, transform_input=True)
+    image = torch.rand(1, 3, 4, 4) * 255
+    normalised, halves = (
+        (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        for mean, std in (IMAGENET, HALVES)
+    )
+    torch.testing.assert_close(net._transform_input(normalised), halves, rtol=0, atol=1e-4)
 
 
 def test_another_networks_file(tmp_path):
