@@ -35,9 +35,16 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import build_detection_test_loader
+from detectron2.modeling import build_model
 
+from .checkpointer import NRPNCheckpointer
 from .config import add_nrpn_config, check_nrpn_config, merge_config_file
+from .data import register_datasets
+from .evaluation.nms_sweep import evaluate_along_nms
+from .evaluation.score_evaluator import is_bin
 from .saving import atomic_open
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +139,11 @@ class Study:
         study.variants = {name: dict(deltas or {}) for name, deltas in study.variants.items()}
         study.iterations = study.iterations or [study.base_config(study.baseline).SOLVER.MAX_ITER]
         return study
+
+    @property
+    def calibration_budget(self) -> int:
+        """The number of proposals at which mean scores and IoUs are kept: that nearest to 50."""
+        return min(self.budgets, key=lambda budget: abs(budget - 50))
 
     def runs(self) -> List[Run]:
         """List the runs: the first seed of all variants first."""
@@ -314,15 +326,6 @@ def evaluate_run(study: Study, run: Run, folder: str) -> List[Result]:
     Returns:
         What was written.
     """
-    # Only here: tables need no model
-    from detectron2.data import build_detection_test_loader
-    from detectron2.modeling import build_model
-
-    from .checkpointer import NRPNCheckpointer
-    from .data import register_datasets
-    from .evaluation.nms_sweep import evaluate_along_nms
-    from .trainer import Trainer
-
     cfg = get_cfg()
     add_nrpn_config(cfg)
     merge_config_file(cfg, os.path.join(folder, "config.yaml"))
@@ -342,6 +345,7 @@ def evaluate_run(study: Study, run: Run, folder: str) -> List[Result]:
         Result(*run, study.dataset, f"{nms:g}", metric, value)
         for nms, metrics in along_nms.items()
         for metric, value in metrics.items()
+        if not is_bin(metric) or metric.endswith(f"@{study.calibration_budget}")
     ]
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         cfg.OUTPUT_DIR, cfg.DATASETS.TEST = folder, (study.dataset,)

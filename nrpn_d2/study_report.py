@@ -88,6 +88,12 @@ def read_column(column: str, default_nms: float = DEFAULT_NMS) -> Tuple[str, str
     return metric, f"{float(nms) if nms else default_nms:g}"
 
 
+def _interval(
+    values: Values, row: Row, metric: str, nms: str = f"{DEFAULT_NMS:g}"
+) -> Interval:
+    return interval(list(values.get((row, nms, metric), {}).values()))
+
+
 def _label(row: Row, rows: Sequence[Row]) -> str:
     return row[0] if len({i for _, i in rows}) == 1 else f"{row[0]}, {row[1]}"
 
@@ -101,10 +107,9 @@ def mean_table(values: Values, rows: Sequence[Row], columns: Sequence[str]) -> s
     """Tabulate the mean and its interval over seeds, in Markdown."""
     cells = [["variant", "seeds", *(c.replace("|", "at NMS") for c in columns)]]
     for row in rows:
-        found = [interval(list(values.get((row, nms, m), {}).values()))
-                 for m, nms in map(read_column, columns)]
-        texts = [_number(x.mean) + ("" if math.isnan(x.half) else f" ± {x.half:.2g}")
-                 for x in found]
+        found = [_interval(values, row, *read_column(column)) for column in columns]
+        halves = ["" if math.isnan(x.half) else f" ± {x.half:.2g}" for x in found]
+        texts = [_number(x.mean) + half for x, half in zip(found, halves)]
         cells.append([_label(row, rows), str(max(x.n for x in found)), *texts])
     return _markdown(cells)
 
@@ -166,8 +171,7 @@ def budget_figure(
     figure = Figure(figsize=(4.2 * len(metrics), 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
         for row in rows:
-            found = [interval(list(values.get((row, f"{DEFAULT_NMS:g}", f"{metric}@{b}"),
-                                              {}).values())) for b in budgets]
+            found = [_interval(values, row, f"{metric}@{budget}") for budget in budgets]
             _plot(axes, budgets, found, _label(row, rows))
         axes.set(xscale="log", xlabel="proposals per image", ylabel=f"{metric} (%)")
         axes.set_xticks(budgets, [str(b) for b in budgets])
@@ -183,8 +187,7 @@ def nms_figure(
     figure = Figure(figsize=(4.2 * len(metrics), 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
         for row in rows:
-            found = [interval(list(values.get((row, f"{t:g}", metric), {}).values()))
-                     for t in nms_thresholds]
+            found = [_interval(values, row, metric, f"{nms:g}") for nms in nms_thresholds]
             _plot(axes, nms_thresholds, found, _label(row, rows))
         axes.set(xlabel="NMS threshold", ylabel=f"{metric} (%)")
         axes.grid(alpha=0.3)
@@ -199,7 +202,7 @@ def calibration_figure(values: Values, rows: Sequence[Row], budget: int) -> Figu
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
     for row in rows:
         points = np.array([
-            [_mean(values, row, f"{kind}:{b}@{budget}") for kind in ("score", "IoU")]
+            [_interval(values, row, f"{kind}:{b}@{budget}").mean for kind in ("score", "IoU")]
             for b in range(NUM_BINS)
         ])
         points = points[~np.isnan(points).any(axis=1)]
@@ -218,14 +221,9 @@ def schedule_figure(values: Values, rows: Sequence[Row], metrics: Sequence[str])
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
         for variant in variants:
             lengths = sorted(i for v, i in rows if v == variant)
-            found = [interval(list(values.get(((variant, i), f"{DEFAULT_NMS:g}", metric),
-                                              {}).values())) for i in lengths]
+            found = [_interval(values, (variant, length), metric) for length in lengths]
             _plot(axes, lengths, found, variant)
         axes.set(xlabel="iterations", ylabel=f"{metric} (%)")
         axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
-
-
-def _mean(values: Values, row: Row, metric: str) -> float:
-    return interval(list(values.get((row, f"{DEFAULT_NMS:g}", metric), {}).values())).mean

@@ -47,11 +47,12 @@ def write_report(study: Study, results: List[Result], folder: str) -> str:
     recalls = [f"R{100 * t:g}" for t in study.iou_thresholds]
     along_nms = [study_report.read_column(c)[0] for c in study.columns]
     along_nms = list(dict.fromkeys(m for m in along_nms if "@" in m))
-    budget = min(study.budgets, key=lambda b: abs(b - 50))
     figures = {
         "budgets": study_report.budget_figure(values, rows, study.budgets, ["AR", *recalls]),
         "nms": study_report.nms_figure(values, rows, study.nms_thresholds, along_nms),
-        "calibration": study_report.calibration_figure(values, rows, budget),
+        "calibration": study_report.calibration_figure(
+            values, rows, study.calibration_budget
+        ),
     }
     if len(study.iterations) > 1:
         figures["schedule"] = study_report.schedule_figure(values, rows, along_nms)

@@ -36,8 +36,8 @@ def propose(
     Returns:
         NMS threshold -> what a ``ProposalNetwork`` gives for ``batched_inputs``.
     """
-    images = [(x["image"].to(model.device) - model.pixel_mean) / model.pixel_std
-              for x in batched_inputs]
+    images = [x["image"].to(model.device) for x in batched_inputs]
+    images = [(x - model.pixel_mean) / model.pixel_std for x in images]
     images = ImageList.from_tensors(images, model.backbone.size_divisibility)
     rpn, features = model.proposal_generator, model.backbone(images.tensor)
     maps = [features[f] for f in rpn.in_features]

@@ -107,6 +107,11 @@ def calibration(scores: np.ndarray, ious: np.ndarray) -> Dict[str, float]:
     return results
 
 
+def is_bin(metric: str) -> bool:
+    """Whether a metric of :class:`ScoreEvaluator` is one of a bin of the calibration."""
+    return metric.startswith(("score:", "IoU:", "share:"))
+
+
 def background_at_recall(
     hits: np.ndarray, background: np.ndarray, num_objects: int, recall: float
 ) -> float:
