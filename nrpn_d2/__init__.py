@@ -6,11 +6,12 @@ Importing it registers everything. Rooms, from the bottom to the top; none impor
     config_checks  what values may be
     utils       whole-or-absent files, safe loading, seeding, parallel work
     modeling    the method: hard_negative_rpn (the hub), negative_rpn, labels, mining, samplers,
-                losses, events; vgg
+                losses, proposal_ious, events; backbones: vgg, torchvision_backbone
     data        folders in VOC layout and the embedded dataset `shapes` -> model input
-    checkpoint  the checkpointer; the nRPN's start weights; ImageNet weights and their pixels
+    checkpoint  the checkpointer; the nRPN's start weights; ImageNet and torchvision weights and
+                their pixels
     evaluation  proposals and detections -> recall and AP; proposal files; figures
-    engine      the trainer, its loop and hooks; several processes
+    engine      the trainer, its loop and hooks; several processes; studies of several runs
     deploy      predictor and export of trained models
 """
 
@@ -25,7 +26,7 @@ from .checkpoint import nrpn_weights  # noqa: F401  (for stock checkpointers, to
 from .config import add_nrpn_config
 from .config_checks import check_nrpn_config
 from .data import register_datasets
-from .modeling import vgg  # noqa: F401  (registers)
+from .modeling import torchvision_backbone, vgg  # noqa: F401  (registers)
 from .modeling.hard_negative_rpn import HardNegativeRPN
 from .modeling.losses import OBJECTNESS_LOSS_REGISTRY
 from .modeling.negative_rpn import NegativeRPN

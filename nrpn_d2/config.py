@@ -15,7 +15,7 @@ def add_nrpn_config(cfg: CN) -> None:
     """
     # ---- The objectness loss of the RPN
     cfg.MODEL.RPN.OBJECTNESS_LOSS = CN()
-    # "BCE" (Faster R-CNN), "Overlap" (paper, Eq. 1), "Focal", "QualityFocal"
+    # "BCE" (Faster R-CNN), "Overlap" (paper, Eq. 1), "IoUTarget", "Focal", "QualityFocal"
     cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME = "BCE"
     # "clamped": a positive is pushed until p = IoU; "soft": its target is IoU;
     # "literal": the printed equation, whose gradient equals that of BCE
@@ -24,6 +24,15 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU = 0.1
     cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA = 0.25  # Focal: weight of the positives
     cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA = 2.0  # Focal and QualityFocal: the exponent
+
+    # IoUTarget: the target of a positive is the IoU of its "proposal", the box that the RPN
+    # regresses from it, or that of the "anchor"
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.IOU_OF = "proposal"
+    # IoUTarget: whether sampled negatives whose IoU is at least 0.3 have it as their target, too;
+    # only the IoU of a proposal can be
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.NEAR_NEGATIVES = False
+    # IoUTarget: whether the target is (IoU - 0.3) / 0.7, and 0 below, instead of IoU
+    cfg.MODEL.RPN.OBJECTNESS_LOSS.STRETCH = False
 
     # ---- Which negative anchors the RPN learns from
     cfg.MODEL.RPN.NEGATIVE_SAMPLER = CN()
@@ -44,13 +53,25 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.NRPN.SHARE_FEATURES = False
     # With shared features: whether the nRPN's loss stays out of the shared backbone
     cfg.MODEL.NRPN.STOP_GRADIENT = True
-    # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE) or
-    # "topk" (the FP_TOPK best-scored background anchors of an image)
+    # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE), "topk"
+    # (the FP_TOPK best-scored background anchors of an image), "overestimate" (score minus IoU over
+    # FP_SCORE) or "overestimate_topk" (the FP_TOPK background anchors of largest score minus IoU).
+    # With objectness that means IoU, hardly any background scores over 0.7
     cfg.MODEL.NRPN.FP_SELECT = "threshold"
-    cfg.MODEL.NRPN.FP_SCORE = 0.7  # "threshold": objectness probability over which it counts
-    # IoU with every object below which it counts; at most MODEL.RPN.IOU_THRESHOLDS[0]
+    # "threshold" and "overestimate": objectness probability, or its excess over the IoU, over which
+    # it counts
+    cfg.MODEL.NRPN.FP_SCORE = 0.7
+    # IoU with every object below which it counts; with FP_BY "anchor" at most
+    # MODEL.RPN.IOU_THRESHOLDS[0]
     cfg.MODEL.NRPN.FP_IOU = 0.3
-    cfg.MODEL.NRPN.FP_TOPK = 16  # "topk": anchors per image
+    cfg.MODEL.NRPN.FP_TOPK = 16  # "topk" and "overestimate_topk": anchors per image
+    # Whose IoU decides on false positives: that of the "anchor", or that of its "proposal", the box
+    # that the RPN regresses from it (paper, Sec. 2.1: "among the RPN proposals"). With "proposal",
+    # hard negatives, too, have a proposal with an IoU below FP_IOU
+    cfg.MODEL.NRPN.FP_BY = "anchor"
+    # The nRPN's own mistakes: of the background anchors that are no false positives, this many in
+    # each image, its best-scored, join its mini-batch as negatives; 0 for none, as in the paper
+    cfg.MODEL.NRPN.FALSE_ALARMS = 0
     cfg.MODEL.NRPN.BATCH_SIZE_PER_IMAGE = 256  # anchors per image in the nRPN's mini-batch
     cfg.MODEL.NRPN.POSITIVE_FRACTION = 0.5  # largest fraction of false positives in it
     # Largest fraction of its negatives that are object anchors; the rest is random background
@@ -73,6 +94,17 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.VGG.OUT_FEATURES = ["conv5"]
     cfg.MODEL.VGG.FC_DIM = 4096  # width of fc6 and fc7
     cfg.MODEL.VGG.DROPOUT = 0.5  # probability that a unit of fc6 or fc7 is dropped in training
+
+    # ---- Classification networks of torchvision (build_torchvision_backbone, and with an FPN over
+    # it build_torchvision_fpn_backbone). MODEL.BACKBONE.FREEZE_AT counts blocks, see
+    # TorchvisionBackbone
+    cfg.MODEL.TORCHVISION = CN()
+    # As in torchvision.models.get_model; MODEL.WEIGHTS "torchvision://NAME" has its weights
+    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
+    # Feature maps by their strides: "stride4", "stride8", ...
+    cfg.MODEL.TORCHVISION.OUT_FEATURES = ["stride16"]
+    # "FrozenBN" keeps the batch normalisation of the weights, "BN" trains it
+    cfg.MODEL.TORCHVISION.NORM = "FrozenBN"
 
     # ---- Your own data: name -> path, from a config file or the command line, such as
     # DATASETS.OWN "{'mine': '/data/mine'}"

@@ -52,13 +52,16 @@ _RPN_RULES = {
     "MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU": _POSITIVE_FRACTION,
     "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA": _FRACTION,
     "MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA": _AT_LEAST_0,
+    "MODEL.RPN.OBJECTNESS_LOSS.IOU_OF": _one_of("proposal", "anchor"),
     "MODEL.RPN.NEGATIVE_SAMPLER.HARD_FRACTION": _FRACTION,
     "MODEL.RPN.NEGATIVE_SAMPLER.IOU_BINS": _AT_LEAST_1,
     "MODEL.NRPN.WARMUP_ITERS": _AT_LEAST_0,
-    "MODEL.NRPN.FP_SELECT": _one_of("threshold", "topk"),
+    "MODEL.NRPN.FP_SELECT": _one_of("threshold", "topk", "overestimate", "overestimate_topk"),
     "MODEL.NRPN.FP_SCORE": _FRACTION,
     "MODEL.NRPN.FP_IOU": _FRACTION,
     "MODEL.NRPN.FP_TOPK": _AT_LEAST_1,
+    "MODEL.NRPN.FP_BY": _one_of("anchor", "proposal"),
+    "MODEL.NRPN.FALSE_ALARMS": _AT_LEAST_0,
     "MODEL.NRPN.BATCH_SIZE_PER_IMAGE": _AT_LEAST_1,
     "MODEL.NRPN.POSITIVE_FRACTION": _FRACTION,
     "MODEL.NRPN.OBJECT_FRACTION": _FRACTION,
@@ -72,6 +75,7 @@ _OTHER_RULES = {
     "MODEL.VGG.WIDTHS": _COUNTS,
     "MODEL.VGG.FC_DIM": _AT_LEAST_1,
     "MODEL.VGG.DROPOUT": Rule(lambda v: 0 <= v < 1, "in [0, 1)"),
+    "MODEL.TORCHVISION.NORM": _one_of("FrozenBN", "BN"),
     "DATASETS.VOC_ON_ERROR": _one_of("error", "skip"),
     "SOLVER.CHECKPOINTS_TO_KEEP": _AT_LEAST_0,
     "TEST.PROPOSALS.BUDGETS": _COUNTS,
@@ -125,11 +129,13 @@ def check_run_config(cfg: CfgNode, eval_only: bool) -> None:
 def check_false_positive_iou(cfg: CfgNode) -> None:
     """Check that MODEL.NRPN.FP_IOU has an effect: false positives are background to the matcher.
 
+    The proposal of a background anchor may have any IoU.
+
     Raises:
         ValueError: naming both keys.
     """
     fp_iou, background_iou = cfg.MODEL.NRPN.FP_IOU, cfg.MODEL.RPN.IOU_THRESHOLDS[0]
-    if fp_iou > background_iou:
+    if cfg.MODEL.NRPN.FP_BY == "anchor" and fp_iou > background_iou:
         raise ValueError(
             f"MODEL.NRPN.FP_IOU is {fp_iou}, above MODEL.RPN.IOU_THRESHOLDS[0] {background_iou}: "
             "false positives are background anchors, whose IoU is below the latter; lower FP_IOU, "
@@ -159,14 +165,42 @@ def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
     _check(cfg, {f"MODEL.ANCHOR_GENERATOR.{key}": per_map for key in ("SIZES", "ASPECT_RATIOS")})
 
 
-def check_registered(cfg: CfgNode, key: str, registry: Registry) -> None:
-    """Check that the value of ``key`` is a name in ``registry``.
+def registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
+    """Return what ``registry`` has under the value of ``key``.
 
     Raises:
         ValueError: naming the key, its value and the registered names.
     """
     names = ", ".join(repr(name) for name, _ in registry)
     _check(cfg, {key: Rule(registry.__contains__, f"one of {names}, or registered by you")})
+    return registry.get(_value(cfg, key.split(".")))
+
+
+def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
+    """Check that each of the RPN's two losses has a weight.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
+        raise ValueError(
+            f"loss_weight has weights for {sorted(loss_weight)}; it needs one for each of "
+            "loss_rpn_cls and loss_rpn_loc"
+        )
+
+
+def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
+    """Check that a loss made for all anchors gets all of them, and no other does.
+
+    Raises:
+        ValueError: naming both keys.
+    """
+    if loss.needs_all_anchors != sampler.keeps_all_anchors:
+        raise ValueError(
+            f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(loss).__name__!r} does not go "
+            f"with MODEL.RPN.NEGATIVE_SAMPLER.NAME {type(sampler).__name__!r}: focal "
+            "losses weigh all anchors (sampler 'All'), the others need a sampled mini-batch"
+        )
 
 
 def _check_vgg(cfg: CfgNode) -> None:

@@ -30,6 +30,8 @@ def load(name):
         ("MODEL.NRPN.FP_IOU", -0.1),
         ("MODEL.NRPN.FP_SELECT", "best"),
         ("MODEL.NRPN.FP_TOPK", 0),
+        ("MODEL.NRPN.FP_BY", "proposals"),
+        ("MODEL.NRPN.FALSE_ALARMS", -1),
         ("MODEL.NRPN.WARMUP_ITERS", -1),
         ("MODEL.NRPN.LOSS_WEIGHT", -1.0),
         ("MODEL.NRPN.BATCH_SIZE_PER_IMAGE", 0),
@@ -44,6 +46,8 @@ def load(name):
         ("MODEL.RPN.OBJECTNESS_LOSS.MIN_IOU", 0.0),
         ("MODEL.RPN.OBJECTNESS_LOSS.FOCAL_ALPHA", -1.0),
         ("MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA", -1.0),
+        ("MODEL.RPN.OBJECTNESS_LOSS.IOU_OF", "box"),
+        ("MODEL.TORCHVISION.NORM", "SyncBN"),
         ("MODEL.VGG.DROPOUT", 1.0),
         ("MODEL.VGG.FC_DIM", 0),
         ("MODEL.VGG.WIDTHS", [8, 8]),
@@ -86,6 +90,7 @@ def test_fp_iou_above_the_background_threshold():
     ):
         build_model(small_cfg(**above))
     build_model(small_cfg(**above, MODEL__RPN__IOU_THRESHOLDS=[0.4, 0.7]))
+    build_model(small_cfg(**above, MODEL__NRPN__FP_BY="proposal"))  # regressed, it may have any IoU
     build_model(small_cfg(**above, MODEL__RPN__NEGATIVE_SAMPLER__NAME="OHEM"))  # mines nothing
 
 

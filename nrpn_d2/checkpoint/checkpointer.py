@@ -24,7 +24,7 @@ from .imagenet_weights import (
     read_caffe_blobs,
     torchvision_entry,
 )
-from .pixels import KINDS, Pixels, apply_pixels, pixels_of, raise_if_different
+from .pixels import Pixels, apply_pixels, pixels_of, raise_if_different
 
 _TAG_REMEDY = "write the name of a checkpoint into it, or delete it to start from MODEL.WEIGHTS"
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
@@ -100,8 +100,7 @@ def set_pixels(cfg: CfgNode, weights: str | None = None) -> None:
         return
     path, options = split_query(weights)
     if path.startswith(TorchvisionHandler.PREFIX):
-        torchvision_entry(path)
-        pixels = KINDS[path[len(TorchvisionHandler.PREFIX) :]]
+        pixels = Pixels.of_torchvision(torchvision_entry(path))
     else:
         local = PathManager.get_local_path(path)
         pixels = pixels_of(read_checkpoint(local, mmap=True), local, options.get("pixels", ""))

@@ -7,7 +7,9 @@ What ``MODEL.WEIGHTS`` may be, and the pixels that the weights were trained with
     FILE with Caffe's names    conv1_1 ... fc7               BGR, Caffe's mean, deviation 1
     FILE with torchvision's    features.0 ... classifier.3   those of vgg16
     FILE?pixels=caffe          the same, ported from Caffe   BGR, Caffe's mean, deviation 1
+    torchvision://NAME         another network's best        RGB, its mean and deviation
 
+Files of other networks than VGG: see torchvision_weights.
 Detectron2's own checkpointer loads them, too, but for Caffe's .pkl files (see nrpn_weights).
 """
 
@@ -19,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
+from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights, list_models
 
 from ..modeling.vgg import VGG, VGGBoxHead
 
@@ -63,16 +66,29 @@ class TorchvisionHandler(PathHandler):
 PathManager.register_handler(TorchvisionHandler())
 
 
-def torchvision_entry(path: str) -> VGG16_Weights:
-    """
+def torchvision_entry(path: str) -> WeightsEnum:
+    """Return what ``torchvision://NAME`` stands for: the network's best weights, but for VGG-16.
+
     Raises:
         ValueError: if there is no such entry.
     """
     name = path[len(TorchvisionHandler.PREFIX) :]
-    if name not in TORCHVISION:
-        known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
-        raise ValueError(f"MODEL.WEIGHTS {path!r}: there are {known}, or the path of a file")
-    return TORCHVISION[name]
+    if name in TORCHVISION:
+        return TORCHVISION[name]
+    if name in list_models(module=torchvision.models):
+        return get_model_weights(name).DEFAULT
+    known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
+    raise ValueError(
+        f"MODEL.WEIGHTS is {path!r}; it must be {known}, {TorchvisionHandler.PREFIX} with the name "
+        "of another of torchvision's classification networks, or the path of a file"
+    )
+
+
+def torchvision_files() -> dict[str, WeightsEnum]:
+    """Return the files of all of torchvision's classification networks: file name -> entry."""
+    networks = list_models(module=torchvision.models)
+    entries = [entry for network in networks for entry in get_model_weights(network)]
+    return {os.path.basename(entry.url): entry for entry in entries}
 
 
 def has_caffe_names(names: Iterable[str]) -> bool:

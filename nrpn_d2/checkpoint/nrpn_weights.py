@@ -6,7 +6,7 @@ weights know one backbone. Importing this module therefore wraps
 ``DefaultTrainer`` builds a stock ``DetectionCheckpointer``, and of a checkpoint that torch loads
 into a model, a module sees its own part only, the nRPN nothing of ``backbone.*``.
 
-A model without a second backbone and without a VGG is loaded as before.
+A model without a second backbone, a VGG and a network of torchvision is loaded as before.
 """
 
 import functools
@@ -20,8 +20,10 @@ from fvcore.common.checkpoint import _strip_prefix_if_present
 from torch import Tensor, nn
 
 from ..modeling.negative_rpn import NegativeRPN, strip_old_suffix
+from ..modeling.torchvision_backbone import TorchvisionBackbone
 from ..modeling.vgg import VGG
 from .imagenet_weights import is_imagenet_vgg, place_imagenet_vgg
+from .torchvision_weights import place_torchvision_weights
 
 NRPN_PREFIX = "proposal_generator.negative_rpn."
 
@@ -58,13 +60,18 @@ def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) ->
     model = checkpointer.model
     nrpn = getattr(getattr(model, "proposal_generator", None), "negative_rpn", None)
     has_second_backbone = isinstance(nrpn, NegativeRPN) and nrpn.backbone is not None
-    has_vgg = any(isinstance(module, VGG) for module in model.modules())
-    if not has_second_backbone and not has_vgg:
+    has_vgg, has_torchvision = (
+        any(isinstance(module, kind) for module in model.modules())
+        for kind in (VGG, TorchvisionBackbone)
+    )
+    if not (has_second_backbone or has_vgg or has_torchvision):
         return
     checkpointer._convert_ndarray_to_tensor(checkpoint["model"])
     _strip_prefix_if_present(checkpoint["model"], "module.")  # of DistributedDataParallel
     if has_vgg and is_imagenet_vgg(checkpoint["model"]):
         place_imagenet_vgg(model, checkpoint["model"])
+    elif has_torchvision:
+        place_torchvision_weights(model, checkpoint["model"])
     if not has_second_backbone:
         return
     strip_old_suffix(checkpoint["model"], NRPN_PREFIX)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode, get_cfg
+from torchvision.models import GoogLeNet_Weights, Inception_V3_Weights, WeightsEnum
 
-from .imagenet_weights import TORCHVISION, has_caffe_names, is_imagenet_vgg
+from .imagenet_weights import TORCHVISION, has_caffe_names, is_imagenet_vgg, torchvision_files
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Pixels:
         return cls(cfg.INPUT.FORMAT, tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD))
 
     @classmethod
-    def of_torchvision(cls, entry) -> "Pixels":
+    def of_torchvision(cls, entry: WeightsEnum) -> "Pixels":
+        if isinstance(entry, (GoogLeNet_Weights, Inception_V3_Weights)):
+            # These networks change normalised pixels to x / 127.5 - 1 before their first layer
+            return cls("RGB", (127.5,) * 3, (127.5,) * 3)
         transforms = entry.transforms()
         mean, std = ([round(255 * x, 3) for x in v] for v in (transforms.mean, transforms.std))
         return cls("RGB", tuple(mean), tuple(std))
@@ -73,7 +77,8 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
     if "pixels" in checkpoint:
         return Pixels.from_checkpoint(checkpoint["pixels"])
     if not is_imagenet_vgg(checkpoint["model"]):
-        return None
+        entry = torchvision_files().get(os.path.basename(path))
+        return Pixels.of_torchvision(entry) if entry else None
     if kind:
         return KINDS[kind]
     if has_caffe_names(checkpoint["model"]):

@@ -11,11 +11,9 @@ from ..utils.saving import atomic_open
 
 
 def needs_this_package(cfg: CfgNode) -> bool:
-    """Return whether inference needs a VGG, which stock Detectron2 lacks."""
-    return (
-        cfg.MODEL.BACKBONE.NAME == "build_vgg_backbone"
-        or cfg.MODEL.ROI_BOX_HEAD.NAME == "VGGBoxHead"
-    )
+    """Return whether inference needs a VGG or torchvision's networks, which Detectron2 lacks."""
+    ours = ("build_vgg_backbone", "build_torchvision_backbone", "build_torchvision_fpn_backbone")
+    return cfg.MODEL.BACKBONE.NAME in ours or cfg.MODEL.ROI_BOX_HEAD.NAME == "VGGBoxHead"
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
@@ -23,12 +21,13 @@ def stock_config(cfg: CfgNode) -> CfgNode:
 
     Returns:
         The values that differ from Detectron2's defaults, which any version since 0.5 can merge.
-        The keys of this package are gone, except MODEL.VGG of a model with a VGG.
+        The keys of this package are gone, except MODEL.VGG and MODEL.TORCHVISION of a model that
+        needs one of them.
     """
     known = get_cfg()
     if needs_this_package(cfg):
-        known.MODEL.VGG = CfgNode()
-        known.MODEL.VGG.update(dict.fromkeys(cfg.MODEL.VGG))
+        for section in ("VGG", "TORCHVISION"):
+            known.MODEL[section] = CfgNode(dict.fromkeys(cfg.MODEL[section]))
     stock = _difference(cfg, known)
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "HardNegativeRPN":
         stock.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"

@@ -36,7 +36,7 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
         ValueError: naming the file or the key.
         CheckpointError: for weights that cannot be read.
     """
-    cfg = _merge(config_file, opts)
+    cfg = merge_cfg(config_file, opts)
     _complete(cfg, resume)
     return cfg
 
@@ -59,7 +59,7 @@ def setup_run(
     """
     if not config_file:
         raise ValueError("--config-file is empty; give a file such as configs/shapes_nrpn.yaml")
-    cfg = _merge(config_file, opts)
+    cfg = merge_cfg(config_file, opts)
     check_run_config(cfg, eval_only)
     _check_combinations(cfg, eval_only)
     if not eval_only:
@@ -72,7 +72,12 @@ def setup_run(
     return cfg
 
 
-def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
+def merge_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """Return a checked config as :func:`build_cfg` does, but look at neither data nor weights.
+
+    Raises:
+        ValueError: naming the file or the key.
+    """
     cfg = get_cfg()
     add_nrpn_config(cfg)
     if config_file:

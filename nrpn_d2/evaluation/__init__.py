@@ -8,6 +8,8 @@ budgets.py           a model -> its detections at several numbers of proposals
 evaluator.py         what the evaluators have in common: accumulate, gather
 recall_evaluator.py  DatasetEvaluator of proposals: recall
 proposal_errors.py   DatasetEvaluator of proposals: hits, duplicates, background
+score_evaluator.py   DatasetEvaluator of proposals: calibration, background at equal recall
+nms_sweep.py         all evaluators of proposals at several NMS thresholds
 voc_evaluator.py     DatasetEvaluator of detections: AP
 recall.py            recall and AR of proposals: pure functions
 voc_ap.py            average precision: pure functions

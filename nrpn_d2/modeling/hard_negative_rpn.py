@@ -22,21 +22,23 @@ from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
 from ..config_checks import (
     check_false_positive_iou,
     check_features,
-    check_registered,
+    check_loss_and_sampler,
+    check_loss_weight,
     check_rpn_config,
+    registered,
 )
 from .events import log_exchange
 from .ignored import set_all_ignored_aside
-from .labels import label_anchors, withhold_ignored
+from .labels import count_sampled, label_anchors, withhold_ignored
 from .losses import OBJECTNESS_LOSS_REGISTRY
 from .mining import false_positives, hard_negatives
 from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss, to_proposals
+from .proposal_ious import ProposalIoUs
 from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
 
@@ -60,6 +62,10 @@ class HardNegativeRPN(RPN):
         propose_hard_negatives: Callable = hard_negatives,
         warmup_iters: int = 0,
         nrpn_loss_weight: float = 1.0,
+        fp_by: str = "anchor",
+        fp_iou: float = 0.3,
+        num_candidates: int = 1000,
+        num_false_alarms: int = 0,
         ignore_ioa: float = 0.5,
         **kwargs,
     ):
@@ -73,6 +79,10 @@ class HardNegativeRPN(RPN):
             propose_hard_negatives: ``(nrpn_logits, labels, anchors) -> (N, R)``.
             warmup_iters: iterations before the nRPN trains and its hard negatives are used.
             nrpn_loss_weight: weight of the nRPN's loss.
+            fp_by, fp_iou: see ``MODEL.NRPN.FP_BY`` and ``FP_IOU``.
+            num_candidates: with ``fp_by`` "proposal", anchors of an image that may be mined or
+                proposed, the best-scored ones.
+            num_false_alarms: see :func:`nrpn_loss`.
             ignore_ioa: background anchors with at least this fraction of their area on a box to
                 ignore (a difficult object) are ignored.
             kwargs: those of Detectron2's ``RPN``.
@@ -82,18 +92,10 @@ class HardNegativeRPN(RPN):
                 if ``loss_weight`` is a dict without a weight for each of the RPN's two losses.
         """
         super().__init__(**kwargs)
-        if self.loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
-            raise ValueError(
-                f"loss_weight has weights for {sorted(self.loss_weight)}; it needs one for each of "
-                "loss_rpn_cls and loss_rpn_loc"
-            )
-        if objectness_loss.needs_all_anchors != negative_sampler.keeps_all_anchors:
-            raise ValueError(
-                f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(objectness_loss).__name__!r} does not go "
-                f"with MODEL.RPN.NEGATIVE_SAMPLER.NAME {type(negative_sampler).__name__!r}: focal "
-                "losses weigh all anchors (sampler 'All'), the others need a sampled mini-batch"
-            )
+        check_loss_weight(self.loss_weight)
+        check_loss_and_sampler(objectness_loss, negative_sampler)
         self.objectness_loss = objectness_loss
+        self.iou_of = getattr(objectness_loss, "iou_of", "anchor")
         self.negative_sampler = negative_sampler
         self.negative_rpn = negative_rpn
         self.nrpn_sampler = nrpn_sampler
@@ -101,16 +103,18 @@ class HardNegativeRPN(RPN):
         self.propose_hard_negatives = propose_hard_negatives
         self.warmup_iters = warmup_iters
         self.nrpn_loss_weight = nrpn_loss_weight
+        self.fp_by = fp_by
+        self.fp_iou = fp_iou
+        self.num_candidates = num_candidates
+        self.num_false_alarms = num_false_alarms
         self.ignore_ioa = ignore_ioa
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         check_rpn_config(cfg)
         check_features(cfg, input_shape)
-        check_registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)
-        check_registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)
-        loss = OBJECTNESS_LOSS_REGISTRY.get(cfg.MODEL.RPN.OBJECTNESS_LOSS.NAME)(cfg)
-        sampler = NEGATIVE_SAMPLER_REGISTRY.get(cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME)(cfg)
+        loss = registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)(cfg)
+        sampler = registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)(cfg)
         ret = super().from_config(cfg, input_shape)
         ret["objectness_loss"] = loss
         ret["negative_sampler"] = sampler
@@ -187,15 +191,22 @@ class HardNegativeRPN(RPN):
             boundary_thresh=self.anchor_boundary_thresh,
         )
         rpn_logits = cat(logits, dim=1).detach()  # (N, R)
+        proposal_ious = ProposalIoUs(anchors, deltas, self.box2box_transform, gt_instances)
         hardness, losses = None, {}
         if self.negative_rpn is not None:
-            is_fp = self.find_false_positives(rpn_logits, labels, ious)
+            fp_ious, eligible = ious, labels
+            if self.fp_by == "proposal":
+                fp_ious = proposal_ious.of_best(rpn_logits, self.num_candidates)
+            is_fp = self.find_false_positives(rpn_logits, labels, fp_ious)
             nrpn_logits, losses["loss_nrpn_cls"] = self.train_nrpn(images, features, labels, is_fp)
             if nrpn_logits is not None:
-                anchor_boxes = Boxes.cat(anchors).tensor
-                hardness = self.propose_hard_negatives(nrpn_logits, labels, anchor_boxes)
+                if self.fp_by == "proposal":
+                    near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
+                    eligible = labels.masked_fill(near, -1)
+                boxes = Boxes.cat(anchors).tensor
+                hardness = self.propose_hard_negatives(nrpn_logits, eligible, boxes)
         sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
-        losses.update(self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious))
+        losses |= self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious, proposal_ious)
         if self.negative_rpn is not None:
             log_exchange(rpn_logits, nrpn_logits, is_fp, sample.hard)
         return losses
@@ -219,9 +230,9 @@ class HardNegativeRPN(RPN):
         if get_event_storage().iter < self.warmup_iters:
             return None, self.negative_rpn.zero()
         logits = self.negative_rpn(images, features)
-        loss = nrpn_loss(logits, labels, is_fp, self.nrpn_sampler, self.nrpn_loss_weight)
-        if self.negative_rpn.has_unread_layers:
-            loss = loss + self.negative_rpn.zero()
+        loss = nrpn_loss(
+            logits, labels, is_fp, self.nrpn_sampler, self.nrpn_loss_weight, self.num_false_alarms
+        )
         return logits.detach(), loss
 
     @torch.no_grad()
@@ -246,6 +257,7 @@ class HardNegativeRPN(RPN):
         pred_anchor_deltas: list[torch.Tensor],
         gt_boxes: list[torch.Tensor],
         ious: torch.Tensor,
+        proposal_ious: ProposalIoUs | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return the RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
@@ -255,36 +267,32 @@ class HardNegativeRPN(RPN):
         Args:
             gt_labels: (N, R), sampled.
             gt_boxes: N tensors (R, 4).
-            ious: (N, R).
+            ious: (N, R), of the anchors.
+            proposal_ious: for a loss that wants the IoUs of proposals.
             others: as in Detectron2's ``RPN.losses``.
         """
-        num_images, num_processes = len(gt_labels), comm.get_world_size()
-        positive, valid = gt_labels == 1, gt_labels >= 0
-        counts = torch.stack([positive.sum(), valid.sum(), positive.sum()])
+        num_images, storage = len(gt_labels), get_event_storage()
         all_anchors = self.objectness_loss.needs_all_anchors
-        if all_anchors and num_processes > 1:
-            torch.distributed.all_reduce(counts[2])
-        num_positives, num_valid, all_positives = counts.tolist()
-        storage = get_event_storage()
+        num_positives, num_valid, mean_positives = count_sampled(gt_labels, all_anchors)
         storage.put_scalar("rpn/num_pos_anchors", num_positives / num_images)
         storage.put_scalar("rpn/num_neg_anchors", (num_valid - num_positives) / num_images)
 
-        chosen = torch.nonzero(valid.flatten())[:, 0]
+        chosen = torch.nonzero(gt_labels.flatten() >= 0)[:, 0]
         logits = cat(pred_objectness_logits, dim=1).flatten()[chosen]
-        objectness_loss = self.objectness_loss(
-            logits, gt_labels.flatten()[chosen], ious.flatten()[chosen]
-        ).sum()
+        labels = gt_labels.flatten()[chosen]
+        ious = proposal_ious.at(chosen) if self.iou_of == "proposal" else ious.flatten()[chosen]
+        objectness_loss = self.objectness_loss(logits, labels, ious).sum()
         localization_loss = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
             pred_anchor_deltas,
             gt_boxes,
-            positive,
+            gt_labels == 1,
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )
         batch_size = self.batch_size_per_image * num_images
-        normalizer = max(all_positives, 1) / num_processes if all_anchors else batch_size
+        normalizer = mean_positives if all_anchors else batch_size
         losses = {
             "loss_rpn_cls": objectness_loss / normalizer,
             "loss_rpn_loc": localization_loss / batch_size,

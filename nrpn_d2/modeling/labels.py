@@ -6,6 +6,7 @@ R anchors per image; labels are 1 (object), 0 (background), -1 (ignored).
 import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances, pairwise_ioa
+from detectron2.utils import comm
 from detectron2.utils.memory import retry_if_cuda_oom
 
 from .ignored import ignored_boxes
@@ -61,6 +62,25 @@ def label_anchors(
         ious.append(iou)
         gt_boxes.append(gt_box)
     return torch.stack(labels), torch.stack(ious), gt_boxes
+
+
+def count_sampled(labels: torch.Tensor, over_processes: bool) -> tuple[int, int, float]:
+    """Count objects and all sampled anchors among labels (N, R).
+
+    Args:
+        over_processes: whether the objects of all processes are counted, too.
+
+    Returns:
+        The objects; all anchors; the mean number of objects of the processes, of at least one
+        object in all (only with ``over_processes``).
+    """
+    num_processes = comm.get_world_size() if over_processes else 1
+    num_objects = (labels == 1).sum()
+    counts = torch.stack([num_objects, (labels >= 0).sum(), num_objects])
+    if num_processes > 1:
+        torch.distributed.all_reduce(counts[2])
+    of_process, sampled, of_all = counts.tolist()
+    return of_process, sampled, max(of_all, 1) / num_processes
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Objectness losses: what an anchor costs, given its logit, its label and its IoU.
 
 All take logits, labels in {0, 1} and IoUs of shape (M,) and give (M,) losses in float32, so that
-they are the same under mixed precision. p is sigmoid(logit), IoU that of the anchor with the
-ground-truth box it overlaps most.
+they are the same under mixed precision. p is sigmoid(logit), IoU that of the anchor, or of the
+proposal that is regressed from it, with the ground-truth box it overlaps most.
 """
 
 import torch
@@ -19,6 +19,8 @@ A registered object is called with ``obj(cfg)`` and returns a callable
 ``loss(logits, labels, ious) -> losses``; all are (M,) tensors. Its attribute
 ``needs_all_anchors`` says whether it is made for all anchors of an image, in place of a sampled
 mini-batch; the sum is then divided by the number of positives instead of the mini-batch's size.
+Its attribute ``iou_of`` (optional, "anchor") says whose IoUs it wants: the "anchor"'s, or those of
+its "proposal", the box that the RPN regresses from it.
 """
 
 
@@ -75,6 +77,70 @@ def quality_focal_loss(
     """
     targets = torch.where(labels == 1, ious.float(), torch.zeros_like(ious.float()))
     return (targets - logits.float().sigmoid()).abs().pow(gamma) * bce(logits, targets)
+
+
+def iou_target_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ious: torch.Tensor,
+    near_negatives: bool = False,
+    stretch: bool = False,
+    background_iou: float = 0.3,
+) -> torch.Tensor:
+    """Binary cross-entropy against the IoU: objectness that means how good a proposal is.
+
+    The paper wants "the expected objectness score ... [to] be its IoU value rather than 1"
+    (Sec. 2.3). Cross-entropy with the target IoU has its minimum at p = IoU. What is ranked and
+    suppressed by the score is the proposal, hence the proposal's IoU, not the anchor's: an anchor
+    with an IoU of 0.7 may be regressed to 0.9 or to 0.5.
+
+    Quality focal loss and varifocal loss have the same target and focal weights on all anchors;
+    here it is a sampled mini-batch, and all of its anchors weigh the same. OLN learns from
+    positives alone; here background is taught to be 0.
+
+    Args:
+        logits, labels, ious: (M,) tensors, labels in {0, 1}; no gradient goes into the IoUs.
+        near_negatives: negatives, too, have their IoU as target if that is at least
+            ``background_iou``: anchors off an object whose proposal is on it. Other negatives have
+            the target 0.
+        stretch: the target is ``(IoU - background_iou) / (1 - background_iou)``, 0 below, so that
+            it starts at 0 where background ends.
+        background_iou: below it lies background, as for the matcher and in the evaluation.
+    """
+    ious = ious.detach().float()
+    learns_iou = labels == 1
+    if near_negatives:
+        learns_iou = learns_iou | (ious >= background_iou)
+    if stretch:
+        ious = ((ious - background_iou) / (1 - background_iou)).clamp(min=0)
+    return bce(logits, torch.where(learns_iou, ious, torch.zeros_like(ious)))
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class IoUTarget:
+    """See :func:`iou_target_loss`."""
+
+    needs_all_anchors = False
+
+    @configurable
+    def __init__(
+        self, *, iou_of: str = "proposal", near_negatives: bool = False, stretch: bool = False
+    ):
+        self.iou_of = iou_of
+        self.near_negatives = near_negatives
+        self.stretch = stretch
+
+    @classmethod
+    def from_config(cls, cfg):
+        loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
+        return {
+            "iou_of": loss.IOU_OF,
+            "near_negatives": loss.NEAR_NEGATIVES,
+            "stretch": loss.STRETCH,
+        }
+
+    def __call__(self, logits, labels, ious):
+        return iou_target_loss(logits, labels, ious, self.near_negatives, self.stretch)
 
 
 @OBJECTNESS_LOSS_REGISTRY.register()

@@ -1,8 +1,8 @@
 """The exchange between the two networks: false positives one way, hard negatives the other.
 
 Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the matcher's:
-1 (object), 0 (background), -1 (ignored). IoUs are those of an anchor with the ground-truth box that
-it overlaps most, 0 in an image without objects.
+1 (object), 0 (background), -1 (ignored). IoUs are those of an anchor, or of the proposal that is
+regressed from it, with the ground-truth box that it overlaps most, 0 in an image without objects.
 """
 
 import torch
@@ -28,7 +28,8 @@ def false_positives(
         logits, labels, ious: (N, R), logits of the RPN.
         select: "threshold" for the paper's definition, objectness probability over ``score``;
             "topk" for the ``topk`` best-scored of each image, which finds some even where the RPN
-            is never that sure.
+            is never that sure. "overestimate" and "overestimate_topk" are the same with the
+            objectness probability minus the IoU, for an RPN whose scores mean the IoU.
         score, iou, topk: see ``select``; a false positive has an IoU below ``iou``.
 
     Returns:
@@ -38,10 +39,21 @@ def false_positives(
     if select == "threshold":
         return background & (logits.float().sigmoid() > score)
     if select == "topk":
-        ranked = logits.float().masked_fill(~background, -float("inf"))
-        best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
-        return torch.zeros_like(background).scatter(1, best, True) & background
-    raise ValueError(f"MODEL.NRPN.FP_SELECT {select!r} is neither 'threshold' nor 'topk'")
+        return _best(logits, background, topk)
+    overestimate = logits.float().sigmoid() - ious
+    if select == "overestimate":
+        return background & (overestimate > score)
+    if select == "overestimate_topk":
+        return _best(overestimate, background, topk)
+    choices = "'threshold', 'topk', 'overestimate', 'overestimate_topk'"
+    raise ValueError(f"MODEL.NRPN.FP_SELECT {select!r} is none of {choices}")
+
+
+def _best(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Tensor:
+    """(N, R) bool: the ``topk`` eligible anchors of largest value in each image, or all of them."""
+    ranked = values.float().masked_fill(~eligible, -float("inf"))
+    best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
+    return torch.zeros_like(eligible).scatter(1, best, True) & eligible
 
 
 def nrpn_labels(labels: torch.Tensor, is_fp: torch.Tensor) -> torch.Tensor:
@@ -56,6 +68,25 @@ def nrpn_labels(labels: torch.Tensor, is_fp: torch.Tensor) -> torch.Tensor:
         RPN's label is -1.
     """
     return labels.clamp(max=0).masked_fill(is_fp, 1)
+
+
+def false_alarms(
+    nrpn_logits: torch.Tensor, labels_of_nrpn: torch.Tensor, topk: int
+) -> torch.Tensor:
+    """Find what the nRPN takes for false positives of the RPN and is none: its own mistakes.
+
+    Without them the nRPN goes on proposing what the RPN has long learned, since that looks as it
+    did when it was a false positive and hardly ever is among the random negatives.
+
+    Args:
+        nrpn_logits: (N, R).
+        labels_of_nrpn: (N, R), of :func:`nrpn_labels`.
+        topk: number of anchors per image, the best-scored.
+
+    Returns:
+        (N, R) bool.
+    """
+    return _best(nrpn_logits, labels_of_nrpn == 0, topk)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from .losses import bce
-from .mining import false_positives, hard_negatives, nrpn_labels
+from .mining import false_alarms, false_positives, hard_negatives, nrpn_labels
 from .samplers import NRPN
 
 
@@ -104,7 +104,8 @@ class NegativeRPN(nn.Module):
             features = self.backbone(images.tensor)
         elif self.stop_gradient:
             features = {name: x.detach() for name, x in features.items()}
-        return self.head([features[f] for f in self.in_features])
+        logits = self.head([features[f] for f in self.in_features])
+        return logits + self.zero() if self.has_unread_layers else logits
 
     def zero(self) -> torch.Tensor:
         """Return a zero that depends on every trainable parameter.
@@ -121,6 +122,7 @@ def nrpn_loss(
     is_fp: torch.Tensor,
     sampler: NRPN,
     loss_weight: float = 1.0,
+    num_false_alarms: int = 0,
 ) -> torch.Tensor:
     """Return the nRPN's loss: binary cross-entropy on a mini-batch, divided by its size.
 
@@ -132,10 +134,16 @@ def nrpn_loss(
         labels: (N, R), the matcher's.
         is_fp: (N, R) bool, the RPN's false positives.
         sampler: its "hard negatives" are objects.
+        num_false_alarms: of the background anchors that are no false positives, this many in each
+            image, those that the nRPN scores best, join the mini-batch as negatives.
     """
+    labels_of_nrpn = nrpn_labels(labels, is_fp)
     objects = torch.rand(labels.shape, device=labels.device)
     objects = objects.masked_fill(labels != 1, -float("inf"))
-    sampled = sampler(nrpn_labels(labels, is_fp), None, None, objects).labels
+    sampled = sampler(labels_of_nrpn, None, None, objects).labels
+    if num_false_alarms > 0:
+        alarms = false_alarms(logits.detach(), labels_of_nrpn, num_false_alarms)
+        sampled = sampled.masked_fill(alarms, 0)
     chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
     loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
     return loss * (loss_weight / (sampler.batch_size_per_image * len(labels)))
@@ -182,6 +190,10 @@ def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
         ),
         "warmup_iters": nrpn.WARMUP_ITERS,
         "nrpn_loss_weight": nrpn.LOSS_WEIGHT,
+        "fp_by": nrpn.FP_BY,
+        "fp_iou": nrpn.FP_IOU,
+        "num_candidates": nrpn.PRE_NMS_TOPK,
+        "num_false_alarms": nrpn.FALSE_ALARMS,
     }
 
 

@@ -190,10 +190,13 @@ def test_download_goes_to_the_cache_and_is_verified(hub, monkeypatch):
     assert calls == [(VGG16_Weights.IMAGENET1K_V1.url, "397923af")]  # once
 
 
-def test_unknown_entry():
-    cfg = small_cfg(MODEL__WEIGHTS="torchvision://vgg19")
+@pytest.mark.parametrize("name", ["vgg91", "fasterrcnn_resnet50_fpn"])
+def test_unknown_entry(name):
+    cfg = small_cfg(MODEL__WEIGHTS=f"torchvision://{name}")
     for load in (lambda: set_pixels(cfg), lambda: NRPNCheckpointer(None).load(cfg.MODEL.WEIGHTS)):
-        with pytest.raises(ValueError, match="vgg19.*torchvision://vgg16, torchvision://vgg16_caf"):
+        with pytest.raises(
+            ValueError, match=f"{name}.*torchvision://vgg16, torchvision://vgg16_caf"
+        ):
             load()
 
 

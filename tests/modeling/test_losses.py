@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nrpn_d2 import OBJECTNESS_LOSS_REGISTRY, add_nrpn_config
-from nrpn_d2.modeling.losses import bce, overlap_loss, quality_focal_loss
+from nrpn_d2.modeling.losses import bce, iou_target_loss, overlap_loss, quality_focal_loss
 
 MODES = ("literal", "clamped", "soft")
 
@@ -107,6 +107,34 @@ def test_quality_focal():
     assert loss.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "label, iou, near_negatives, stretch, target",
+    [
+        (1, 0.65, False, False, 0.65),
+        (1, 0.2, False, False, 0.2),  # a positive's proposal may have left its object
+        (0, 0.65, False, False, 0.0),
+        (0, 0.65, True, False, 0.65),
+        (0, 0.29, True, False, 0.0),
+        (1, 0.65, False, True, 0.5),  # 0.35 / 0.7
+        (1, 0.2, False, True, 0.0),
+        (0, 0.44, True, True, 0.2),  # 0.14 / 0.7
+        (0, 0.44, False, True, 0.0),
+    ],
+)
+def test_iou_target(label, iou, near_negatives, stretch, target):
+    # Cross-entropy at p = 0.25: -t log 0.25 - (1 - t) log 0.75, with the gradient p - t
+    got = loss_and_gradient(
+        iou_target_loss, 0.25, label, iou, near_negatives=near_negatives, stretch=stretch
+    )
+    loss = -target * math.log(0.25) - (1 - target) * math.log(0.75)
+    assert got == pytest.approx((loss, 0.25 - target), abs=1e-5)
+
+
+def test_no_gradient_into_the_iou():
+    ious = torch.tensor([0.5], requires_grad=True)
+    assert not iou_target_loss(torch.zeros(1), torch.ones(1), ious).requires_grad
+
+
 def make(name, **options):
     cfg = get_cfg()
     add_nrpn_config(cfg)
@@ -134,12 +162,15 @@ def test_registered_losses_follow_the_config():
     )
     quality = make("QualityFocal", FOCAL_GAMMA=1.0)
     assert quality(logits, labels, ious).tolist() == pytest.approx([0.5 * math.log(2)] * 2)
+    target = make("IoUTarget", IOU_OF="anchor", NEAR_NEGATIVES=True, STRETCH=True)
+    assert (target.iou_of, target.near_negatives, target.stretch) == ("anchor", True, True)
+    assert make("IoUTarget").iou_of == "proposal" and not make("IoUTarget").needs_all_anchors
     assert not make("BCE").needs_all_anchors and not make("Overlap").needs_all_anchors
     assert make("Focal").needs_all_anchors and make("QualityFocal").needs_all_anchors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["BCE", "Overlap", "Focal", "QualityFocal"])
+@pytest.mark.parametrize("name", ["BCE", "Overlap", "Focal", "QualityFocal", "IoUTarget"])
 @pytest.mark.parametrize("mode", MODES)
 def test_finite_for_extreme_input(name, mode, dtype):
     logits = torch.tensor([80.0, -80.0, 80.0, -80.0, 0.0], dtype=dtype, requires_grad=True)
@@ -150,7 +181,7 @@ def test_finite_for_extreme_input(name, mode, dtype):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["BCE", "Overlap", "Focal", "QualityFocal"])
+@pytest.mark.parametrize("name", ["BCE", "Overlap", "Focal", "QualityFocal", "IoUTarget"])
 def test_no_anchor_keeps_the_graph(name):
     logits = torch.zeros(0, requires_grad=True)
     loss = make(name)(logits, torch.zeros(0), torch.zeros(0)).sum()

@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nrpn_d2.modeling.mining import false_positives, hard_negatives, nrpn_labels
+from nrpn_d2.modeling.mining import false_alarms, false_positives, hard_negatives, nrpn_labels
 
 INF = float("inf")
 
@@ -54,6 +54,29 @@ def test_papers_thresholds_are_the_defaults():
 def test_unknown_selection():
     with pytest.raises(ValueError, match="FP_SELECT 'best'"):
         false_positives(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), select="best")
+
+
+def test_overestimates():
+    # scores 0.9, 0.8, 0.6, 0.9; minus IoUs of 0.25, 0.05, 0, 0.1: 0.65, 0.75, 0.6, and an object
+    scores, ious = torch.tensor([[0.9, 0.8, 0.6, 0.9]]), torch.tensor([[0.25, 0.05, 0.0, 0.1]])
+    labels = torch.tensor([[0, 0, 0, 1]])
+    found = false_positives(scores.logit(), labels, ious, select="overestimate", score=0.62)
+    assert found.tolist() == [[True, True, False, False]]
+    found = false_positives(scores.logit(), labels, ious, select="overestimate_topk", topk=1)
+    assert found.tolist() == [[False, True, False, False]]
+    # FP_IOU holds here, too
+    found = false_positives(
+        scores.logit(), labels, ious, select="overestimate_topk", topk=2, iou=0.2
+    )
+    assert found.tolist() == [[False, True, True, False]]
+
+
+def test_false_alarms():
+    # Of the anchors that are neither mined (1) nor ignored (-1), the two best-scored
+    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    labels = torch.tensor([[1, 0, -1, 0, 0], [1, 1, 1, -1, 0]])
+    alarms = false_alarms(logits, labels, 2)
+    assert alarms.tolist() == [[False, True, False, True, False], [False] * 4 + [True]]
 
 
 def test_nrpn_labels():
