@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from .boxes import box_iou, covered_fraction
+from ..utils.boxes import box_iou, covered_fraction
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth

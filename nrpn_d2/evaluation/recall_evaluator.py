@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from .boxes import box_area, box_iou
+from ..utils.boxes import box_area, box_iou
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .figures import recall_figure
 from .ground_truth import GroundTruth
