@@ -159,7 +159,9 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         kinds = kinds[np.argsort(-scores, kind="stable")]
         wrong = np.cumsum(kinds == KINDS.index("background")) / max(len(own), 1)
         hits = np.append(0, np.cumsum(kinds == KINDS.index("hit")))
-        reached = FALSE_POSITIVES[FALSE_POSITIVES <= wrong.max(initial=0)]
+        # At least one point, also of proposals that are never wrong
+        last = np.searchsorted(FALSE_POSITIVES, wrong.max(initial=0), side="right")
+        reached = FALSE_POSITIVES[: max(last, 1)]
         at = np.searchsorted(wrong, reached, side="right")
         objects = np.sum(~self.ground_truth.ignored)
         return {"per_image": reached, "recall": hits[at] / (objects or np.nan)}
