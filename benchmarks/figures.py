@@ -9,7 +9,7 @@ docs/proposals.png        what RPN, nRPN and detector of the demo find in four t
 docs/predictions.png      one of these images as tools/predict.py draws it
 docs/shapes_recall.png    recall of shapes_rpn and shapes_nrpn
 
-Runs are kept in output/demo and output/study and not trained again.
+Runs are kept in output/demo and output/figures and not trained again.
 """
 
 import argparse
@@ -43,7 +43,14 @@ def publish(source: str, name: str, width: int | None = None) -> None:
 
 
 def run_folder(config: str) -> str:
-    return f"output/study/{config}_seed1"
+    return f"output/figures/{config}"
+
+
+def train(config: str, opts: list[str]) -> None:
+    if not os.path.exists(f"{run_folder(config)}/inference/results.json"):
+        options = ["OUTPUT_DIR", run_folder(config), "SEED", "1", *opts]
+        command = ["--config-file", f"configs/{config}.yaml", "--num-gpus", "0", "--resume"]
+        call("train_net.py", *command, *options)
 
 
 def draw_false_positives(path: str) -> None:
@@ -87,7 +94,8 @@ def main() -> None:
     predictions = ["--input", IMAGE, "--output", "output/predictions", *weights]
     call("tools/predict.py", "--config-file", "configs/shapes_nrpn.yaml", *predictions)
     publish(f"output/predictions/{os.path.basename(IMAGE)}", "predictions.png", width=480)
-    call("benchmarks/study.py", "--seeds", "1", "--configs", *CONFIGS, "--", *opts)
+    for config in CONFIGS:
+        train(config, opts)
     draw_false_positives("output/false_positives.png")
     publish("output/false_positives.png", "false_positives.png")
     call("tools/compare_runs.py", *map(run_folder, CONFIGS), "--output", "output/shapes")

@@ -1,9 +1,15 @@
+import logging
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import logger as detectron2_logger
 from hypothesis import settings
+from small_run import Run
+
+from nrpn_d2.data import catalog
 
 settings.register_profile("busy machines", settings(), deadline=None)
 settings.load_profile("busy machines")
@@ -43,3 +49,22 @@ def process_environment(tmp_path_factory) -> dict[str, str]:
     # Where torch is not compiled yet, the first process that imports it does it for the others
     ours["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **ours}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run that works, in a process that is afterwards as it was before."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(catalog, "_registered", dict(catalog._registered))
+    for registry in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(registry, "data", dict(registry.data))
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path)
+    run.patch, run.clean_up = monkeypatch, lambda: None
+    yield run
+    run.clean_up()
+    detectron2_logger.setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "nrpn_d2"):
+        for handler in logging.getLogger(name).handlers[:]:
+            handler.close()
+            logging.getLogger(name).removeHandler(handler)

@@ -87,13 +87,16 @@ def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> s
     """Return what was trained, how good it is, where the pictures are, and what to run next."""
     solver, folder = cfg.SOLVER, cfg.OUTPUT_DIR
     lines = [
-        f"Trained {cfg.MODEL.META_ARCHITECTURE} on {', '.join(cfg.DATASETS.TRAIN)}: "
-        f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, negatives of the RPN: "
-        f"{cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME}",
-        f"  recall at 100 proposals and IoU 0.5: {results['box_proposals']['R50@100']:.1f} %",
+        f"Trained a {cfg.MODEL.META_ARCHITECTURE} on {', '.join(cfg.DATASETS.TRAIN)}: "
+        f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, negatives of the RPN from "
+        f"{cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME}"
     ]
-    if "bbox" in results:
-        lines.append(f"  mAP at IoU 0.5: {results['bbox']['AP50']:.1f} %")
+    for task, metric, text in (
+        ("box_proposals", "R50@100", "recall at 100 proposals and IoU 0.5"),
+        ("bbox", "AP50", "mAP at IoU 0.5"),
+    ):
+        if metric in results.get(task, {}):
+            lines.append(f"  {text}: {results[task][metric]:.1f} %")
     with open(os.path.join(folder, "metrics.json")) as f:
         logged = [line for line in map(json.loads, f) if "nrpn/joint" in line]
     before, after = (

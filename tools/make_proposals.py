@@ -38,9 +38,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from detectron2.data import DatasetCatalog
 
+    from nrpn_d2.data.proposal_files import Proposals, check_ending, save_proposals
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.evaluation.dataset import find_dataset
-    from nrpn_d2.evaluation.proposal_files import Proposals, check_ending, save_proposals
     from nrpn_d2.evaluation.proposal_methods import (
         build_method,
         object_statistics,

@@ -14,6 +14,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
+from fvcore.common.checkpoint import _IncompatibleKeys
+from torch import nn
 
 from ..utils.safe_load import CheckpointError, load_file
 from ..utils.saving import atomic_open
@@ -32,7 +34,7 @@ _HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
 
 
 def split_query(path: str) -> tuple[str, dict[str, str]]:
-    """``file.pth?pixels=caffe`` -> ``file.pth`` and ``{"pixels": "caffe"}``."""
+    """Split ``file.pth?pixels=caffe`` into ``file.pth`` and ``{"pixels": "caffe"}``."""
     path, _, query = path.partition("?")
     options = dict(parse_qsl(query))
     unknown = set(options) - {"pixels", "matching_heuristics"}
@@ -42,7 +44,8 @@ def split_query(path: str) -> tuple[str, dict[str, str]]:
 
 
 def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
-    """
+    """Return the content of a checkpoint, whose weights have names.
+
     Args:
         path: a local file: .pth of torch, .pkl of Detectron2, Detectron or Caffe, .pyth of pycls.
         mmap: leave the tensors on the disk until they are used, where the format allows.
@@ -71,7 +74,7 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict[str, Any]:
 
 
 def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> dict[str, Any]:
-    """Weights by name, without anything around them."""
+    """Return a checkpoint of a file that holds nothing but weights."""
     blobs = data["blobs"] if isinstance(data.get("blobs"), Mapping) else data
     named = read_caffe_blobs(blobs)
     if has_caffe_names(named):
@@ -83,7 +86,7 @@ def _bare_weights(data: Mapping[str, Any], is_pickle: bool) -> dict[str, Any]:
 
 
 def set_pixels(cfg: CfgNode, weights: str | None = None) -> None:
-    """Make the config's pixels those of its weights, in place; call it before the model is built.
+    """Set the pixel keys of a config to what its weights expect; call it before building the model.
 
     Keys with Detectron2's default values are set. Nothing happens for weights that do not say what
     their pixels are: no weights at all, or checkpoints that another package wrote.
@@ -109,7 +112,7 @@ def set_pixels(cfg: CfgNode, weights: str | None = None) -> None:
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The checkpoint that a resumed run starts from, or None.
+    """Return the checkpoint that a resumed run starts from, or None.
 
     Raises:
         CheckpointError: the file that names it is unreadable, or names none.
@@ -128,8 +131,8 @@ def last_checkpoint(folder: str) -> str | None:
     return path
 
 
-def differences(incompatible) -> list[str]:
-    """What a checkpoint and a model do not have in common, a line each.
+def differences(incompatible: _IncompatibleKeys) -> list[str]:
+    """List what a checkpoint and a model do not have in common, a line each.
 
     Args:
         incompatible: what ``DetectionCheckpointer._load_model`` returns.
@@ -143,9 +146,17 @@ def differences(incompatible) -> list[str]:
 
 
 class NRPNCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that reads safely, knows ImageNet VGGs, and writes atomically."""
+    """Detectron2's checkpointer that reads safely, checks pixels, and writes atomically."""
 
-    def __init__(self, model, save_dir="", *, pixels: Pixels | None = None, keep=0, **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        pixels: Pixels | None = None,
+        keep: int = 0,
+        **kwargs: Any,
+    ):
         """
         Args:
             model: as for ``DetectionCheckpointer``.
@@ -163,7 +174,9 @@ class NRPNCheckpointer(DetectionCheckpointer):
         self.resumes = False  # while a run is resumed
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, model, **checkpointables) -> "NRPNCheckpointer":
+    def from_config(
+        cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any
+    ) -> "NRPNCheckpointer":
         return cls(
             model,
             cfg.OUTPUT_DIR,
@@ -172,8 +185,8 @@ class NRPNCheckpointer(DetectionCheckpointer):
             **checkpointables,
         )
 
-    def load(self, path, *args, **kwargs):
-        """As ``DetectionCheckpointer.load``.
+    def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
+        """Load a checkpoint as ``DetectionCheckpointer.load`` does.
 
         Raises:
             CheckpointError: see :func:`read_checkpoint`; or no weight in the file fits the model.
@@ -197,7 +210,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
             raise_if_different(pixels, self.pixels, filename)
         return checkpoint
 
-    def _load_model(self, checkpoint: dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         incompatible = super()._load_model(checkpoint)
         names = {name for name, _ in self.model.named_parameters()}
         if names and names <= set(incompatible.missing_keys):
@@ -207,7 +220,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
             )
         return incompatible
 
-    def _log_incompatible_keys(self, incompatible) -> None:
+    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         problems = differences(incompatible)
         if self.resumes and problems:
             raise CheckpointError(
@@ -217,7 +230,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         super()._log_incompatible_keys(incompatible)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As ``DetectionCheckpointer.resume_or_load``; tidies up after a run that was killed.
+        """Load as ``DetectionCheckpointer`` does; tidy up after a run that was killed.
 
         Without ``resume`` the folder stays as it is: this is also how a model is loaded that is
         only evaluated.

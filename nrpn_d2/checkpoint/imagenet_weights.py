@@ -41,7 +41,7 @@ _CAFFE_NAME = re.compile(r"conv\d+_\d+\.\w+$")
 
 
 class TorchvisionHandler(PathHandler):
-    """``torchvision://vgg16`` -> the file in torch.hub's cache, downloaded at the first use."""
+    """Find ``torchvision://vgg16`` in torch.hub's cache, and download it at the first use."""
 
     PREFIX = "torchvision://"
 
@@ -96,7 +96,7 @@ def has_caffe_names(names: Iterable[str]) -> bool:
 
 
 def is_imagenet_vgg(names: Iterable[str]) -> bool:
-    """Whether the names of a file are torchvision's or Caffe's for VGG's convolutions."""
+    """Return whether the names of a file are torchvision's or Caffe's for VGG's convolutions."""
     return has_caffe_names(names) or any(_TORCHVISION_NAME.match(name) for name in names)
 
 
@@ -120,7 +120,7 @@ def read_caffe_blobs(blobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _caffe_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Each name, torchvision's or Caffe's, -> Caffe's; torchvision numbers all kinds of layers."""
+    """Map torchvision's and Caffe's names to Caffe's; torchvision numbers all kinds of layers."""
     vgg = next(module for module in model.modules() if isinstance(module, VGG))
     layers, index = dict(CLASSIFIER), 0
     for convs in vgg._stages.values():
@@ -133,7 +133,7 @@ def _caffe_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def _places(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """Each parameter of the model that VGG-16 has -> (Caffe's name of it, the parameter)."""
+    """Map the parameters of the model that VGG-16 has to (Caffe's name, parameter)."""
     places = {}
     for prefix, module in model.named_modules():
         if isinstance(module, (VGG, VGGBoxHead)) and "negative_rpn" not in prefix:

@@ -1,7 +1,8 @@
-"""What the pixels of a model are: their order, mean and deviation belong to its weights."""
+"""Channel order, mean and std that weights expect."""
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from .imagenet_weights import TORCHVISION, has_caffe_names, is_imagenet_vgg, tor
 
 @dataclass(frozen=True)
 class Pixels:
-    """A model sees ``(image - mean) / std``, of an image of 0 to 255 in the order ``format``."""
+    """What a model sees: ``(image - mean) / std``, of an image of 0 to 255 in order ``format``."""
 
     format: str
     mean: tuple[float, ...]
@@ -36,7 +37,7 @@ class Pixels:
         return cls("RGB", tuple(mean), tuple(std))
 
     def differing_keys(self, other: "Pixels") -> dict[str, str]:
-        """Name of each field that differs -> its key in the config."""
+        """Map the name of each field that differs to its key in the config."""
         return {name: key for name, key in self.KEYS.items() if not self._equal(other, name)}
 
     def _equal(self, other: "Pixels", name: str) -> bool:
@@ -58,13 +59,14 @@ KINDS["caffe"] = Pixels("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 
 
 def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels | None:
-    """
+    """Return the pixels that the weights of a checkpoint expect, if it says so.
+
     Args:
         checkpoint: the content of ``path``, with "model", and "pixels" if this package saved it.
         kind: a name in ``KINDS``, for an ImageNet VGG only; "" to go by the names of its layers.
 
     Returns:
-        What its pixels have to be, or None for a checkpoint that does not say.
+        The pixels, or None for a checkpoint that does not say.
 
     Raises:
         ValueError: for an unknown ``kind``, or one for anything but an ImageNet VGG.
@@ -88,7 +90,7 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
 
 
 def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
-    """Set the keys that have Detectron2's default values, in place.
+    """Set those keys of a config that have Detectron2's default values, in place.
 
     Raises:
         ValueError: naming the keys that say something else.
@@ -104,8 +106,11 @@ def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
         logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)
 
 
-def raise_if_different(pixels: Pixels, current: Pixels, path: str, names=None) -> None:
-    """
+def raise_if_different(
+    pixels: Pixels, current: Pixels, path: str, names: Collection[str] | None = None
+) -> None:
+    """Refuse a config whose pixels are not those that the weights expect.
+
     Raises:
         ValueError: naming the keys of ``names`` (all by default) in which ``current``, the
             config's pixels, differ from the weights'.

@@ -6,6 +6,7 @@ voc/             folders in VOC layout -> records (Detectron2's dataset dicts)
 shapes/          the folder of the embedded dataset
 reading.py, faults.py, image_header.py   what the readers of all formats share
 mapper.py        record -> model input
+proposal_files.py  proposals for Detectron2's MODEL.LOAD_PROPOSALS, and of any method
 loader.py        -> batches, by the seed and the iteration alone
 """
 

@@ -1,4 +1,4 @@
-"""Batches for training: a function of the seed and the iteration alone.
+"""Batches: those for training are a function of the seed and the iteration alone.
 
 Detectron2's samplers give the order of the images. Its loader is not used, because its data depend
 on the number of workers, and going on at iteration i would mean loading the i batches before it.
@@ -7,13 +7,13 @@ on the number of workers, and going on at iteration i would mean loading the i b
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
@@ -21,6 +21,8 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.seeding import seeded
+from .mapper import VOCDatasetMapper
+from .proposal_files import add_proposals
 
 _MAX_TRIES = 100
 
@@ -37,13 +39,14 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it is the number of images over "
             f"all processes, and must be a multiple of their number, {world_size}"
         )
-    records = get_detection_dataset_dicts(
+    records = _load_records(
+        cfg,
+        "TRAIN",
         cfg.DATASETS.TRAIN,
         filter_empty=data.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=(
             cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
         ),
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     if not any(_has_object(record) for record in records):
         raise ValueError(
@@ -61,8 +64,49 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
     )
 
 
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Build the loader of one of ``DATASETS.TEST``; the keys are those of Detectron2's loader.
+
+    Raises:
+        ValueError: as :func:`build_train_loader`.
+    """
+    records = _load_records(cfg, "TEST", [dataset_name], filter_empty=False)
+    mapper = VOCDatasetMapper(cfg, is_train=False)
+    return build_detection_test_loader(
+        records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+
+
+def _load_records(
+    cfg: CfgNode, key: str, names: Sequence[str], **options: Any
+) -> list[dict[str, Any]]:
+    """Return the dataset dicts of ``names``, with proposals if MODEL.LOAD_PROPOSALS is True.
+
+    Args:
+        key: "TRAIN" or "TEST".
+        options: see ``get_detection_dataset_dicts``. It is not given the proposal files: it would
+            run code in them.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return get_detection_dataset_dicts(names, **options)
+    datasets, files = list(cfg.DATASETS[key]), cfg.DATASETS[f"PROPOSAL_FILES_{key}"]
+    if len(files) != len(datasets):
+        raise ValueError(
+            f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for {len(datasets)} datasets "
+            f"(DATASETS.{key}); MODEL.LOAD_PROPOSALS needs one for each"
+        )
+    return [
+        record
+        for name in names
+        for record in add_proposals(
+            get_detection_dataset_dicts([name], **options), files[datasets.index(name)]
+        )
+    ]
+
+
 def _has_object(record: dict[str, Any]) -> bool:
-    return any(not annotation.get("difficult") for annotation in record.get("annotations", ()))
+    annotations = record.get("annotations", ())
+    return any(not (obj.get("difficult") or obj.get("iscrowd")) for obj in annotations)
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.checkpointer import NRPNCheckpointer
 from ..data import VOCDatasetMapper
-from ..data.loader import TrainLoader, build_train_loader
+from ..data.loader import TrainLoader, build_test_loader, build_train_loader
 from ..evaluation import build_evaluators, with_budgets
 from ..modeling.events import ExchangePrinter
 from ..utils.seeding import seed_all
@@ -183,6 +183,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg):
         return build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

@@ -14,12 +14,11 @@ voc_evaluator.py     DatasetEvaluator of detections: AP
 recall.py            recall and AR of proposals: pure functions
 voc_ap.py            average precision: pure functions
 ground_truth.py      registered dataset -> flat arrays
-boxes.py             IoU, areas, checks
 dataset.py           the dataset that a tool's command line asks for
 report.py            tables for the log
 runs.py              the list of evaluators; results.json, results.csv and figures
 comparison.py        several runs side by side
-proposal_files.py    proposals as files: written, read safely, evaluated without a model
+proposal_files.py    proposals in files, evaluated without a model
 proposal_methods.py  proposals without training: Selective Search, Edge Boxes, baselines
 
 Every number without a budget in its name is one of the model as it is configured

@@ -11,7 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from matplotlib.figure import Figure
 
-from .boxes import check_boxes
+from ..utils.boxes import check_boxes
 from .ground_truth import GroundTruth, load_ground_truth
 
 logger = logging.getLogger(__name__)

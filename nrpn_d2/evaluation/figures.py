@@ -188,7 +188,8 @@ def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> 
 def precision_recall_figure(
     runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], task: str = "bbox"
 ) -> Figure:
-    """Draw the precision-recall curves of all runs, one panel per class, with the area below them.
+    """Draw the precision-recall curves of all runs, one panel per class, titled with the area below
+    the curve, which is AP up to a point of rounding.
 
     Args:
         runs: name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}. Drawn
@@ -209,7 +210,7 @@ def precision_recall_figure(
         # In the order of the legend; of many runs the range
         many = len(aps) > 3
         ap = f"{min(aps):.0f} to {max(aps):.0f}" if many else ", ".join(f"{x:.0f}" for x in aps)
-        axes.set_title(f"{name}: AP (area) {ap}", fontsize="medium", parse_math=False)
+        axes.set_title(f"{name}: AP ≈ {ap}", fontsize="medium", parse_math=False)
         axes.grid(alpha=0.3)
     for axes in grid.flat[max(len(shown), 1) :]:
         axes.remove()

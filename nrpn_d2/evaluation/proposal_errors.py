@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from .boxes import box_iou, covered_fraction
+from ..utils.boxes import box_iou, covered_fraction
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth
@@ -159,7 +159,9 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         kinds = kinds[np.argsort(-scores, kind="stable")]
         wrong = np.cumsum(kinds == KINDS.index("background")) / max(len(own), 1)
         hits = np.append(0, np.cumsum(kinds == KINDS.index("hit")))
-        reached = FALSE_POSITIVES[FALSE_POSITIVES <= wrong.max(initial=0)]
+        # At least one point, also of proposals that are never wrong
+        last = np.searchsorted(FALSE_POSITIVES, wrong.max(initial=0), side="right")
+        reached = FALSE_POSITIVES[: max(last, 1)]
         at = np.searchsorted(wrong, reached, side="right")
         objects = np.sum(~self.ground_truth.ignored)
         return {"per_image": reached, "recall": hits[at] / (objects or np.nan)}

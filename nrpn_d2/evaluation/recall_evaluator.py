@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from .boxes import box_area, box_iou
+from ..utils.boxes import box_area, box_iou
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .figures import recall_figure
 from .ground_truth import GroundTruth
@@ -181,15 +181,15 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         return format_table(headers, rows)
 
     def _curves(self, pairs: Pairs, every: np.ndarray, most: int) -> dict[str, Any]:
-        numbers = [k for k in sorted({*self._budgets, *CURVE_BUDGETS}) if k <= most]
-        by_number = covered_overlaps(pairs, self._images, numbers, every)[:, 0]
-        at_budgets = covered_overlaps(pairs, self._images, self._budgets, every)[:, 0]
+        numbers = sorted({*self._budgets, *CURVE_BUDGETS})
+        overlaps = covered_overlaps(pairs, self._images, numbers, every)[:, 0]  # one pass for both
+        at = dict(zip(numbers, overlaps))
+        used = [k for k in numbers if k <= most]
+        by_number = np.stack([at[k] for k in used])
         return {
             "iou": CURVE_THRESHOLDS,
-            "recall_vs_iou": dict(
-                zip(map(str, self._budgets), recall(at_budgets, CURVE_THRESHOLDS))
-            ),
-            "num_proposals": numbers,
+            "recall_vs_iou": {str(k): recall(at[k], CURVE_THRESHOLDS) for k in self._budgets},
+            "num_proposals": used,
             "recall_vs_num": {
                 "AR": average_recall(by_number),
                 **{f"{t:g}": recall(by_number, [t])[:, 0] for t in self._thresholds},

@@ -22,6 +22,7 @@ from .voc_evaluator import VOCDetectionEvaluator
 logger = logging.getLogger(__name__)
 
 # All that a run is evaluated by: a new evaluator is a class in a file of its own, and a name here
+# (or, outside of this package, EVALUATORS.append)
 EVALUATORS: list[type[PerImageEvaluator]] = [
     ProposalRecallEvaluator,
     ProposalErrorEvaluator,

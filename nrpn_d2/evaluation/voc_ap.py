@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .boxes import box_iou
+from ..utils.boxes import box_iou
 from .ground_truth import GroundTruth
 
 METRICS = ("11point", "area")

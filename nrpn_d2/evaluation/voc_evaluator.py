@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
-from .boxes import check_boxes
+from ..utils.boxes import check_boxes
 from .evaluator import PerImageEvaluator
 from .figures import precision_recall_figure
 from .ground_truth import GroundTruth

@@ -5,11 +5,14 @@ they are the same under mixed precision. p is sigmoid(logit), IoU that of the an
 proposal that is regressed from it, with the ground-truth box it overlaps most.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor
 
 OBJECTNESS_LOSS_REGISTRY = Registry("OBJECTNESS_LOSS")
 OBJECTNESS_LOSS_REGISTRY.__doc__ = """
@@ -24,19 +27,19 @@ its "proposal", the box that the RPN regresses from it.
 """
 
 
-def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy ``-t log p - (1 - t) log(1 - p)`` in float32, finite for any logit."""
+def bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return ``-t log p - (1 - t) log(1 - p)`` in float32, finite for any logit."""
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
 
 
 def overlap_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    ious: torch.Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    ious: Tensor,
     mode: str = "clamped",
     min_iou: float = 0.1,
-) -> torch.Tensor:
-    """The overlap loss (paper, Sec. 2.3 and Eq. 1): a positive deserves the objectness IoU, not 1.
+) -> Tensor:
+    """Train each positive anchor towards its IoU instead of 1 (paper, Sec. 2.3 and Eq. 1).
 
     Eq. 1 divides p by IoU: ``-log(p / IoU) = -log p + log IoU`` for a positive. IoU does not depend
     on the weights, so this only shifts the loss: its gradient is that of cross-entropy. An example:
@@ -68,10 +71,8 @@ def overlap_loss(
     raise ValueError(f"overlap mode {mode!r} is none of 'literal', 'clamped', 'soft'")
 
 
-def quality_focal_loss(
-    logits: torch.Tensor, labels: torch.Tensor, ious: torch.Tensor, gamma: float = 2.0
-) -> torch.Tensor:
-    """Quality focal loss (Generalized Focal Loss, Eq. 6): ``|t - p|^gamma * BCE(p, t)``.
+def quality_focal_loss(logits: Tensor, labels: Tensor, ious: Tensor, gamma: float = 2.0) -> Tensor:
+    """Return quality focal loss (Generalized Focal Loss, Eq. 6): ``|t - p|^gamma * BCE(p, t)``.
 
     The target t is the anchor's IoU for a positive and 0 for a negative.
     """
@@ -149,10 +150,10 @@ class BCE:
 
     needs_all_anchors = False
 
-    def __init__(self, cfg=None):
+    def __init__(self, cfg: CfgNode | None = None):
         pass
 
-    def __call__(self, logits, labels, ious):
+    def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
         return bce(logits, labels)
 
 
@@ -168,11 +169,11 @@ class Overlap:
         self.min_iou = min_iou
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
         return {"mode": loss.OVERLAP_MODE, "min_iou": loss.MIN_IOU}
 
-    def __call__(self, logits, labels, ious):
+    def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
         return overlap_loss(logits, labels, ious, self.mode, self.min_iou)
 
 
@@ -188,11 +189,11 @@ class Focal:
         self.gamma = gamma
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
         return {"alpha": loss.FOCAL_ALPHA, "gamma": loss.FOCAL_GAMMA}
 
-    def __call__(self, logits, labels, ious):
+    def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
         return sigmoid_focal_loss(logits.float(), labels.float(), self.alpha, self.gamma)
 
 
@@ -207,8 +208,8 @@ class QualityFocal:
         self.gamma = gamma
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"gamma": cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA}
 
-    def __call__(self, logits, labels, ious):
+    def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
         return quality_focal_loss(logits, labels, ious, self.gamma)

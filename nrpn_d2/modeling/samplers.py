@@ -6,11 +6,12 @@ are filled with ``topk`` of a fixed size, so that sampling never waits for a GPU
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
+from torch import Tensor
 
 NEGATIVE_SAMPLER_REGISTRY = Registry("NEGATIVE_SAMPLER")
 NEGATIVE_SAMPLER_REGISTRY.__doc__ = """
@@ -34,13 +35,11 @@ class Sample(NamedTuple):
         hard: (N, R) bool, the sampled negatives that were chosen for being hard.
     """
 
-    labels: torch.Tensor
-    hard: torch.Tensor
+    labels: Tensor
+    hard: Tensor
 
 
-def pick(
-    priority: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, limit: int
-) -> torch.Tensor:
+def pick(priority: Tensor, eligible: Tensor, quota: Tensor, limit: int) -> Tensor:
     """Pick, in each image, the eligible anchors of largest priority.
 
     Args:
@@ -84,7 +83,7 @@ class _Sampler(ABC):
         self.hard_fraction = hard_fraction
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {
             "batch_size_per_image": cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE,
             "positive_fraction": cfg.MODEL.RPN.POSITIVE_FRACTION,
@@ -93,10 +92,10 @@ class _Sampler(ABC):
 
     def __call__(
         self,
-        labels: torch.Tensor,
-        logits: torch.Tensor,
-        ious: torch.Tensor,
-        hardness: torch.Tensor | None = None,
+        labels: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None = None,
     ) -> Sample:
         size = self.batch_size_per_image
         positive, background = labels == 1, labels == 0
@@ -112,21 +111,21 @@ class _Sampler(ABC):
         return Sample(sampled, hard)
 
     @staticmethod
-    def _random(labels: torch.Tensor) -> torch.Tensor:
+    def _random(labels: Tensor) -> Tensor:
         return torch.rand(labels.shape, device=labels.device)
 
     @abstractmethod
     def hard_negatives(
         self,
-        background: torch.Tensor,
-        quota: torch.Tensor,
-        logits: torch.Tensor,
-        ious: torch.Tensor,
-        hardness: torch.Tensor | None,
-    ) -> torch.Tensor:
+        background: Tensor,
+        quota: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None,
+    ) -> Tensor:
         """Choose up to ``quota`` (N,) of the ``background`` (N, R) anchors -> (N, R) bool."""
 
-    def _hardest(self, priority, background, quota):
+    def _hardest(self, priority: Tensor, background: Tensor, quota: Tensor) -> Tensor:
         hard_quota = (quota * self.hard_fraction).long()
         return pick(priority, background, hard_quota, self.batch_size_per_image)
 
@@ -135,7 +134,14 @@ class _Sampler(ABC):
 class Random(_Sampler):
     """All negatives are random, as in Faster R-CNN."""
 
-    def hard_negatives(self, background, quota, logits, ious, hardness):
+    def hard_negatives(
+        self,
+        background: Tensor,
+        quota: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None,
+    ) -> Tensor:
         return torch.zeros_like(background)
 
 
@@ -143,7 +149,14 @@ class Random(_Sampler):
 class OHEM(_Sampler):
     """The negatives of largest loss, that is of largest logit (Shrivastava et al., 2016)."""
 
-    def hard_negatives(self, background, quota, logits, ious, hardness):
+    def hard_negatives(
+        self,
+        background: Tensor,
+        quota: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None,
+    ) -> Tensor:
         return self._hardest(logits.float(), background, quota)
 
 
@@ -153,7 +166,14 @@ class NRPN(_Sampler):
 
     needs_hardness = True
 
-    def hard_negatives(self, background, quota, logits, ious, hardness):
+    def hard_negatives(
+        self,
+        background: Tensor,
+        quota: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None,
+    ) -> Tensor:
         if hardness is None:
             return torch.zeros_like(background)
         return self._hardest(hardness, background, quota)
@@ -168,17 +188,24 @@ class IoUBalanced(_Sampler):
     """
 
     @configurable
-    def __init__(self, *, bins: int = 3, **kwargs):
+    def __init__(self, *, bins: int = 3, **kwargs: Any):
         super().__init__(**kwargs)
         self.bins = bins
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         ret = super().from_config(cfg)
         ret["bins"] = cfg.MODEL.RPN.NEGATIVE_SAMPLER.IOU_BINS
         return ret
 
-    def hard_negatives(self, background, quota, logits, ious, hardness):
+    def hard_negatives(
+        self,
+        background: Tensor,
+        quota: Tensor,
+        logits: Tensor,
+        ious: Tensor,
+        hardness: Tensor | None,
+    ) -> Tensor:
         ious = ious.masked_fill(~background, 0)
         width = ious.max(dim=1, keepdim=True).values.clamp(min=1e-6) / self.bins
         interval = (ious / width).long().clamp(max=self.bins - 1)
@@ -197,8 +224,10 @@ class All:
 
     keeps_all_anchors = True
 
-    def __init__(self, cfg=None):
+    def __init__(self, cfg: CfgNode | None = None):
         pass
 
-    def __call__(self, labels, logits, ious, hardness=None) -> Sample:
+    def __call__(
+        self, labels: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor | None = None
+    ) -> Sample:
         return Sample(labels, torch.zeros_like(labels, dtype=torch.bool))

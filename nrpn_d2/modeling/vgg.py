@@ -5,11 +5,12 @@ Layers carry the names of the Caffe model: conv1_1 ... conv5_3, fc6, fc7.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY, Backbone
 from torch import nn
@@ -87,7 +88,7 @@ class VGG(Backbone):
         return max(self._out_feature_strides[f] for f in self._out_features)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, C, H, W) images -> ``{stage: (N, width, H / stride, W / stride)}``."""
+        """Return ``{stage: (N, width, H / stride, W / stride)}`` of (N, C, H, W) images."""
         outputs = {}
         for stage, convs in self._stages.items():
             if stage != "conv1":
@@ -100,8 +101,8 @@ class VGG(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
-def build_vgg_backbone(cfg, input_shape: ShapeSpec) -> VGG:
-    """A VGG from ``MODEL.VGG``; ``MODEL.BACKBONE.FREEZE_AT`` counts its frozen stages."""
+def build_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
+    """Build a VGG from ``MODEL.VGG``; ``MODEL.BACKBONE.FREEZE_AT`` counts its frozen stages."""
     return VGG(
         depths=cfg.MODEL.VGG.DEPTHS,
         widths=cfg.MODEL.VGG.WIDTHS,
@@ -133,7 +134,7 @@ class VGGBoxHead(nn.Module):
             weight_init.c2_xavier_fill(fc)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         return {
             "input_shape": input_shape,
             "fc_dim": cfg.MODEL.VGG.FC_DIM,
@@ -145,7 +146,7 @@ class VGGBoxHead(nn.Module):
         return ShapeSpec(channels=self.fc7.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(M, C, 7, 7) -> (M, fc_dim)."""
+        """Return (M, fc_dim) features of (M, C, 7, 7) pooled regions."""
         x = x.flatten(1)
         for fc in (self.fc6, self.fc7):
             x = F.dropout(F.relu(fc(x)), self.dropout, self.training)

@@ -27,13 +27,11 @@ class CheckpointError(RuntimeError):
 
 
 def load_file(path: str, mmap: bool = False) -> Any:
-    """
+    """Return what was saved in a file, on the CPU, without running what is in it.
+
     Args:
         path: a local file; ".pkl" is a pickle, anything else was saved by torch.
         mmap: leave the tensors on the disk until they are used, where the format allows.
-
-    Returns:
-        What was saved, on the CPU.
 
     Raises:
         CheckpointError: naming ``path`` and, if the file asks for an object that could run code,
@@ -61,7 +59,7 @@ def load_file(path: str, mmap: bool = False) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a message, without torch's advice to load the file unsafely."""
+    """Return the first line of a message, without torch's advice to load the file unsafely."""
     _, _, inner = str(error).partition("WeightsUnpickler error:")
     return ((inner or str(error)).strip().splitlines() or ["no details"])[0]
 
@@ -71,7 +69,7 @@ class _Refused(pickle.UnpicklingError):
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Protocols under 3 write bytes as ``_codecs.encode(text, "latin1")``."""
+    """Encode as pickles of protocols under 3 ask for: ``_codecs.encode(text, "latin1")``."""
     if encoding not in ("latin1", "latin-1"):
         raise _Refused(f"_codecs.encode with {encoding!r}")
     return text.encode("latin1")
@@ -103,7 +101,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 class _Inert:
-    """Takes the place of torch's own objects: accepts everything, does nothing."""
+    """Take the place of torch's own objects: accept everything, do nothing."""
 
     def __init__(self, *args):
         pass
@@ -112,7 +110,7 @@ class _Inert:
 
 
 class _Naming(_ArraysOnly):
-    """Only finds out what a file asks for: torch's message has no name for newer protocols."""
+    """Only find out what a file asks for: torch's message has no name for newer protocols."""
 
     def find_class(self, module: str, name: str) -> Callable:
         if module.split(".")[0] == "torch":
@@ -124,7 +122,7 @@ class _Naming(_ArraysOnly):
 
 
 def _pickle_in(path: str) -> BinaryIO:
-    """The pickle in a file of torch: a zip archive, or (before torch 1.6) the file itself."""
+    """Open the pickle in a file of torch: a zip archive, or (before torch 1.6) the file itself."""
     if not zipfile.is_zipfile(path):
         return open(path, "rb")
     with zipfile.ZipFile(path) as archive:
@@ -133,7 +131,7 @@ def _pickle_in(path: str) -> BinaryIO:
 
 
 def _forbidden_object(path: str, message: str) -> str | None:
-    """What a file that torch refused asked for; None if it is broken in another way."""
+    """Return what a file that torch refused asked for; None if it is broken in another way."""
     try:
         with _pickle_in(path) as f:
             while True:  # files from before torch 1.6 are several pickles

@@ -1,12 +1,14 @@
 """Files that are whole or absent."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 from uuid import uuid4
 
 
 @contextmanager
-def atomic_open(path: str, mode: str):
+def atomic_open(path: str, mode: str) -> Iterator[IO]:
     """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was.
 
     Several processes may write the same path: the last one wins. After an error (a full disk)

@@ -1,12 +1,11 @@
 """Which images are usable, their size, and boxes under EXIF orientations."""
 
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
+from hostile_files import POSTSCRIPT, png_of_size
 from PIL import Image, PngImagePlugin
 from voc_folder import write_voc_folder
 
@@ -81,12 +80,6 @@ def test_broken_exif_is_no_exif(tmp_path):
     assert detection_utils.read_image(path, "BGR").shape == (40, 60, 3)
 
 
-def png_of_size(width, height):
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + checksum + b"\0\0\0\x04IDATdata"
-
-
 @pytest.mark.parametrize("size", [(0, 40), (60, 0), (30000, 30000), (2**31 - 1, 1)])
 def test_sizes_that_no_image_has(tmp_path, size):
     path = tmp_path / "a.png"
@@ -120,7 +113,7 @@ BAD_IMAGES = {
     ),
     "16 bit": (lambda root: save(root, "bad.png", Image.new("I;16", (60, 40))), "unreadable image"),
     "PostScript": (
-        lambda root: write(root, "bad.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 40\n"),
+        lambda root: write(root, "bad.jpg", POSTSCRIPT),
         "unreadable image",
     ),
     "two": (

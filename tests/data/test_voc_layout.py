@@ -71,7 +71,10 @@ def test_bad_arguments(tmp_path):
     root = write_voc_folder(tmp_path, [{"id": "a"}], splits={"empty": "\n \n", "bad": b"\xff\xfe"})
     for arguments, message in [
         ((root + "/no", "train", CLASSES), "no such folder"),
-        ((root, "train", CLASSES), "train.txt: the split file cannot be read"),
+        (
+            (root, "train", CLASSES),
+            "train.txt: cannot be read .no such file.; correct",
+        ),
         ((root, "empty", CLASSES), "lists no image"),
         ((root, "bad", CLASSES), "not UTF-8"),
         ((root, "empty", []), "class names is empty"),

@@ -106,6 +106,15 @@ def test_stock_config():
     assert cfg.MODEL.PROPOSAL_GENERATOR.NAME == "HardNegativeRPN"  # the argument stays
 
 
+def test_a_network_of_torchvision_stays_in_the_stock_config():
+    cfg = small_cfg(MODEL__BACKBONE__NAME="build_torchvision_fpn_backbone")
+    cfg.MODEL.TORCHVISION.NAME = "resnet18"
+    other = get_cfg()
+    add_nrpn_config(other)
+    other.merge_from_other_cfg(stock_config(cfg))
+    assert other.MODEL.TORCHVISION == cfg.MODEL.TORCHVISION
+
+
 def test_incomplete_checkpoint_is_not_exported(tmp_path):
     config, weights = trained(detector_cfg("vgg"), tmp_path)
     checkpoint = torch.load(weights[1], weights_only=True)

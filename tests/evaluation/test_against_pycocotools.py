@@ -9,7 +9,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from registered_dataset import near_boxes, random_boxes
 
-from nrpn_d2.evaluation.boxes import box_area, box_iou
 from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
     SIZE_RANGES,
@@ -20,6 +19,7 @@ from nrpn_d2.evaluation.recall import (
     recall,
     side_by_side,
 )
+from nrpn_d2.utils.boxes import box_area, box_iou
 
 BUDGETS = [3, 10, 40]
 

@@ -2,10 +2,13 @@ import numpy as np
 import torch
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
+from matplotlib.figure import Figure
 from registered_dataset import registered
 
 from nrpn_d2 import add_nrpn_config
-from nrpn_d2.evaluation import build_evaluators
+from nrpn_d2.evaluation import EVALUATORS, build_evaluators
+from nrpn_d2.evaluation.comparison import compare_runs
+from nrpn_d2.evaluation.evaluator import PerImageEvaluator
 
 BOX = [10, 10, 60, 60]
 
@@ -47,3 +50,36 @@ def test_a_proposal_network_has_no_ap(tmp_path):
 def test_several_datasets_have_folders_of_their_own(tmp_path):
     name, _ = evaluate(tmp_path, other_datasets=["another"])
     assert (tmp_path / "inference" / name / "results.csv").exists()
+
+
+class CountEvaluator(PerImageEvaluator):
+    """All that a new evaluator needs."""
+
+    figures = {"counts": lambda runs: Figure()}
+
+    @classmethod
+    def from_config(cls, cfg, dataset_name, ground_truth):
+        return cls(dataset_name, ground_truth=ground_truth)
+
+    @staticmethod
+    def compare(results):
+        yield "proposals", "as configured", results["counts"]["sum"]
+
+    def _read(self, output, n, origin):
+        return len(output["proposals"])
+
+    def _compute(self, records):
+        self.curves = {"counts": {"of_images": list(records.values())}}
+        return {"counts": {"sum": sum(records.values())}}
+
+
+def test_a_new_evaluator_is_a_class_and_a_name_in_the_list(tmp_path):
+    EVALUATORS.append(CountEvaluator)
+    try:
+        _, results = evaluate(tmp_path)
+        table = compare_runs([str(tmp_path)], str(tmp_path / "comparison"))
+    finally:
+        EVALUATORS.remove(CountEvaluator)
+    assert results["counts"] == {"sum": 1}
+    assert (tmp_path / "inference" / "counts.png").exists()
+    assert ["proposals", "as", "configured", "1.00"] in [row.split() for row in table.splitlines()]

@@ -145,7 +145,7 @@ def test_precision_recall_figure_has_a_panel_per_class():
         "RPN + nRPN": {"bbox": {"ring": np.array([1, 1, 0.5])}},
     }
     (axes,) = precision_recall_figure(runs).axes
-    assert axes.get_title() == "ring: AP (area) 50, 83"
+    assert axes.get_title() == "ring: AP ≈ 50, 83"
     first, second = axes.get_lines()
     np.testing.assert_array_equal(first.get_xdata(), [0, 0.5, 1])
     np.testing.assert_array_equal(second.get_ydata(), [1, 1, 0.5])
@@ -176,7 +176,7 @@ def test_of_many_classes_the_first_are_drawn(monkeypatch):
     figure = precision_recall(8)
     FigureCanvasAgg(figure).draw()
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"class {n}: AP (area) 50" for n in range(6)]
+    assert titles == [f"class {n}: AP ≈ 50" for n in range(6)]
     (title,) = figure.texts
     assert title.get_text() == "6 of 8 classes; all are in results.json"
     assert title.get_window_extent().y0 > max(axes.get_tightbbox().y1 for axes in figure.axes)

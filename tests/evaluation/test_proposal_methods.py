@@ -10,9 +10,8 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 from registered_dataset import registered
 
+from nrpn_d2.data.proposal_files import load_proposals
 from nrpn_d2.evaluation import proposal_methods
-from nrpn_d2.evaluation.boxes import box_iou, check_boxes
-from nrpn_d2.evaluation.proposal_files import load_proposals
 from nrpn_d2.evaluation.proposal_methods import (
     METHODS,
     MethodError,
@@ -24,6 +23,7 @@ from nrpn_d2.evaluation.proposal_methods import (
     sliding_window,
     uniform,
 )
+from nrpn_d2.utils.boxes import box_iou, check_boxes
 
 SQUARE = [60, 50, 160, 150]
 FROM_CONTRIB = ("superpixels", "selective_search", "edge_boxes")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registered_dataset import near_boxes, random_boxes
 
-from nrpn_d2.evaluation.boxes import box_area, box_iou, check_boxes
 from nrpn_d2.evaluation.recall import (
     AR_THRESHOLDS,
     Pairs,
@@ -21,6 +20,7 @@ from nrpn_d2.evaluation.recall import (
     recall,
     side_by_side,
 )
+from nrpn_d2.utils.boxes import box_area, box_iou, check_boxes
 
 
 def covered(*matrices, budgets, in_range=None, floor=0.5):

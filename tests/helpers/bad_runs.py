@@ -288,6 +288,10 @@ ROWS = {
         option(MODEL__WEIGHTS="torchvision://vgg17"),
         r"vgg17'?: there are torchvision://vgg16,",
     ),
+    "zero bytes, in a process of the data loader": (
+        both(option(DATALOADER__NUM_WORKERS="1"), lambda run: run.image.write_bytes(b"")),
+        r"(?m)^error: \S+a\.jpg: the image ",
+    ),
     # runs that go on, or evaluate
     "nothing to resume": (flags("--resume"), TRAINS),
     "last_checkpoint without its file": (

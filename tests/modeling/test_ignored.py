@@ -87,7 +87,7 @@ def test_any_roi_head_trains_with_difficult_objects(generator, heads, classes):
 
 
 def test_no_head_learns_a_difficult_object_as_background():
-    model = build_model(small_cfg())
+    model = build_model(small_cfg(MODEL__RPN__POST_NMS_TOPK_TRAIN=2000))  # all there are
     seen = []
     model.roi_heads.register_forward_pre_hook(lambda _, args: seen.append(args[2:]))
     gt = instances([[0, 0, 128, 96], [10, 12, 40, 50]], [-1, 0])

@@ -9,7 +9,7 @@ from PIL import Image
 from registered_dataset import registered
 from small_models import small_cfg
 
-from nrpn_d2.evaluation.proposal_files import load_proposals
+from nrpn_d2.data.proposal_files import load_proposals
 
 
 def precompute(folder, meta_architecture="GeneralizedRCNN"):

@@ -1,6 +1,5 @@
 """Checkpoint files that would run code, are broken, or are not checkpoints."""
 
-import os
 import pickle
 import re
 
@@ -8,24 +7,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from hostile_files import TouchesAFile
 from small_models import small_cfg
 
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, read_checkpoint, set_pixels
 from nrpn_d2.utils.safe_load import CheckpointError, load_file
 
 
-class TouchesAFile:
-    """Its pickle makes the file ``path`` when it is loaded."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.path}'",)
-
-
 class RunsPython:
-    """The same, by Python code."""
+    """As TouchesAFile, by Python code."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from PIL import Image
 from tqdm import tqdm
 
+from ...utils.text_files import load_json
 from .drawing import (
     DISTRACTOR_FORMS,
     OBJECT_FORMS,
@@ -100,9 +101,8 @@ def _holds(root: str, spec: dict) -> bool:
         return False
     path = os.path.join(root, _SPEC_FILE)
     try:
-        with open(path) as file:
-            made_as = json.load(file)
-    except (OSError, ValueError) as error:
+        made_as = load_json(path, 2**20)
+    except ValueError as error:
         message = f"{root}: the folder is not empty, and no `shapes` dataset ({error})"
         raise ValueError(f"{message}; delete it, or choose another folder") from None
     if made_as != spec:

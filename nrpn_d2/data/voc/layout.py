@@ -9,8 +9,10 @@ import glob
 import os
 from collections.abc import Sequence
 
+from ...utils.text_files import read_bytes
 from ..faults import DatasetError
 
+MAX_SPLIT_BYTES = 64 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -39,13 +41,12 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
         DatasetError: the file is missing, not UTF-8, or lists nothing.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file.read().splitlines()]
+        text = read_bytes(path, MAX_SPLIT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        message = f"{path}: the split file cannot be read ({error})"
-        raise DatasetError(f"{message}; correct the name of the split or create the file") from None
+    except ValueError as error:
+        raise DatasetError(f"{error}; correct the name of the split, or its file") from None
+    lines = [line.strip() for line in text.splitlines()]
     ids, faults = {}, []
     for number, line in enumerate(lines, start=1):
         if not line:

@@ -5,13 +5,13 @@ external references are refused) and may not exceed ``MAX_XML_BYTES``.
 """
 
 import math
-import os
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+from ...utils.text_files import read_bytes
 from ..faults import Box, DatasetError, clip_box, did_you_mean, show
 
 MAX_XML_BYTES = 16 * 2**20  # about 40,000 objects
@@ -32,7 +32,10 @@ def load_annotation(path: str) -> Element:
         DatasetError: the file is unreadable, too large, not well-formed, declares a document type
             or is no VOC annotation.
     """
-    content = _read_file(path)
+    try:
+        content = read_bytes(path, MAX_XML_BYTES)
+    except ValueError as error:
+        raise DatasetError(f"{error}; {_REMEDY}", "broken XML") from None
     try:
         root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
@@ -100,19 +103,6 @@ def parse_object(
 def object_name(element: Element) -> str:
     """Return the object's class name as error messages show it."""
     return show((element.findtext("name") or "").strip())
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        if not os.path.isfile(path):
-            raise OSError("not a regular file")
-        with open(path, "rb") as file:
-            content = file.read(MAX_XML_BYTES + 1)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); {_REMEDY}", "broken XML") from None
-    if len(content) > MAX_XML_BYTES:
-        raise DatasetError(f"{path}: larger than {MAX_XML_BYTES} bytes; {_REMEDY}", "broken XML")
-    return content
 
 
 def _number(parent: Element, tag: str) -> float:
