@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import box_iou
+from ..utils.boxes import box_iou
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .ground_truth import GroundTruth
 from .proposal_errors import KINDS, classify_proposals
@@ -52,8 +52,9 @@ class ScoreEvaluator(PerImageEvaluator):
     def _read(
         self, output: dict[str, Any], n: int, origin: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(K,) kinds, scores and IoUs."""
-        boxes, logits = best_first(*read_proposals(output, origin), origin)
+        """Return the (K,) kinds, scores and IoUs."""
+        boxes, logits, _ = read_proposals(output, origin)
+        boxes, logits = best_first(boxes, logits, origin)
         boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
         of_image = self.ground_truth.of_image(n)
         objects = self.ground_truth.boxes[of_image, None]
