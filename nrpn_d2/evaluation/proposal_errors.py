@@ -11,10 +11,9 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..utils.boxes import box_iou, covered_fraction
-from .evaluator import PerImageEvaluator, best_first, read_proposals
+from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth
-from .report import format_table
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +93,6 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         budgets: Sequence[int] = (50, 100, 300),
         ground_truth: GroundTruth | None = None,
     ):
-        """
-        Args:
-            budgets: numbers of proposals.
-            ground_truth: of the dataset, if it is already loaded.
-        """
         super().__init__(dataset_name, ground_truth=ground_truth)
         self._budgets = sorted(budgets)
 
