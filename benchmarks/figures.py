@@ -5,11 +5,11 @@
     python benchmarks/figures.py SOLVER.MAX_ITER 100  # to try it out
 
 docs/false_positives.png  confident false positives of shapes_rpn and of shapes_nrpn
-docs/proposals.png        what RPN, nRPN and detector of the demo find in four test images
+docs/proposals.png        what RPN, nRPN and detector of shapes_nrpn find in four test images
 docs/predictions.png      one of these images as tools/predict.py draws it
 docs/shapes_recall.png    recall of shapes_rpn and shapes_nrpn
 
-Runs are kept in output/demo and output/figures and not trained again.
+Both have SEED 1. The runs are kept in output/figures and not trained again.
 """
 
 import argparse
@@ -23,7 +23,6 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 CONFIGS = ("shapes_rpn", "shapes_nrpn")
 IMAGE = "datasets/shapes/JPEGImages/test_00000.png"
 NUM_IMAGES = 4
-COLORS = 128  # of a palette: a third of the size
 
 
 def call(*arguments: str) -> None:
@@ -36,7 +35,8 @@ def publish(source: str, name: str, width: int | None = None) -> None:
     picture = Image.open(source).convert("RGB")
     if width:
         picture = picture.resize((width, round(picture.height * width / picture.width)))
-    picture = picture.quantize(COLORS, dither=Image.Dither.NONE)
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE  # keeps the colours of lines
+    picture = picture.quantize(256, method, kmeans=3, dither=dither)
     path = os.path.join("docs", name)
     picture.save(path, optimize=True)
     print(f"Wrote {path}: {os.path.getsize(path) // 1024} KiB")
@@ -48,9 +48,8 @@ def run_folder(config: str) -> str:
 
 def train(config: str, opts: list[str]) -> None:
     if not os.path.exists(f"{run_folder(config)}/inference/results.json"):
-        options = ["OUTPUT_DIR", run_folder(config), "SEED", "1", *opts]
         command = ["--config-file", f"configs/{config}.yaml", "--num-gpus", "0", "--resume"]
-        call("train_net.py", *command, *options)
+        call("train_net.py", *command, "OUTPUT_DIR", run_folder(config), "SEED", "1", *opts)
 
 
 def draw_false_positives(path: str) -> None:
@@ -78,7 +77,7 @@ def draw_false_positives(path: str) -> None:
         number = sum(len(boxes) for _, boxes, *_ in images)
         print(f"{title}: {number} confident false positives in {len(images)} images")
         panels += [panel(f"{title}: {len(x[1])}", *x) for x in images[:NUM_IMAGES]]
-    picture_grid(panels, NUM_IMAGES, "false positive with score").savefig(path, dpi=100)
+    picture_grid(panels, NUM_IMAGES, "false positive with score").savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -88,14 +87,15 @@ def main() -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the configs'")
     opts = parser.parse_args().opts
     os.chdir(ROOT)
-    call("tools/demo.py", *opts)
-    publish("output/demo/proposals.png", "proposals.png")
-    weights = ["MODEL.WEIGHTS", "output/demo/model_final.pth"]
+    for config in CONFIGS:
+        train(config, opts)
+    folder = run_folder("shapes_nrpn")
+    call("tools/demo.py", "OUTPUT_DIR", folder, "SEED", "1", *opts)  # finds it trained, and draws
+    publish(f"{folder}/proposals.png", "proposals.png")
+    weights = ["MODEL.WEIGHTS", f"{folder}/model_final.pth"]
     predictions = ["--input", IMAGE, "--output", "output/predictions", *weights]
     call("tools/predict.py", "--config-file", "configs/shapes_nrpn.yaml", *predictions)
     publish(f"output/predictions/{os.path.basename(IMAGE)}", "predictions.png", width=480)
-    for config in CONFIGS:
-        train(config, opts)
     draw_false_positives("output/false_positives.png")
     publish("output/false_positives.png", "false_positives.png")
     call("tools/compare_runs.py", *map(run_folder, CONFIGS), "--output", "output/shapes")

@@ -35,7 +35,7 @@ ROOT = Path(nrpn_d2.__file__).parents[1]
 OPENERS = re.compile(
     r"(builtins\.)?open|(torch|pickle|np|json|yaml)\.(safe_|unsafe_)?loads?|json\.loads|.*Unpickler.*"
     r"|_ArraysOnly|_Naming|(PIL\.)?Image\.open|(PathManager|zipfile)\.\w*open|.*ZipFile"
-    r"|(detection_utils\.|utils\.)?read_image|cv2\.(imread|VideoCapture)|.*StructuredEdgeDetection"
+    r"|(detection_utils\.|utils\.)?read_image|cv2\.(imread|VideoCapture)"
     r"|.*\.(fromstring|parse|merge_from_file|loadtxt|genfromtxt|read_text|read_bytes|from_file)"
 )
 
@@ -50,9 +50,7 @@ READERS = {
     "nrpn_d2/deploy/predict_files.py": {"read_image"},
     "nrpn_d2/engine/resume.py": {"yaml.safe_load"},
     "nrpn_d2/evaluation/false_positives.py": {"read_image"},
-    "nrpn_d2/evaluation/proposal_methods.py": {
-        *("read_image", "ximgproc.createStructuredEdgeDetection"),
-    },
+    "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
     "nrpn_d2/evaluation/runs.py": {"open", "json.load"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
     "nrpn_d2/utils/safe_load.py": {

@@ -80,7 +80,7 @@ def draw(cfg, model, batches, path: str) -> None:
             break
     panels = [panel for row in rows.values() for panel in row]
     columns = max(map(len, rows.values()), default=1)
-    picture_grid(panels, columns, "proposal with rank, or detection").savefig(path, dpi=100)
+    picture_grid(panels, columns, "proposal with rank, or detection").savefig(path, dpi=150)
 
 
 def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> str:

@@ -7,7 +7,7 @@
     python tools/evaluate_proposals.py proposals/bccd.pkl --config-file configs/bccd_rpn.yaml
 
 The file is Detectron2's (.pkl) or COCO's result format (.json), see
-nrpn_d2/evaluation/proposal_files.py. The dataset is a registered name, a COCO-format file, or
+nrpn_d2/data/proposal_files.py. The dataset is a registered name, a COCO-format file, or
 DATASETS.TEST of a config. Writes results.json, results.csv and figures to --output (default: the
 name of the file without its ending); tools/compare_runs.py overlays several.
 """
@@ -36,8 +36,7 @@ def main(args: argparse.Namespace) -> None:
     from detectron2.utils.logger import setup_logger
 
     from nrpn_d2.engine.defaults import build_cfg
-    from nrpn_d2.evaluation.dataset import find_dataset
-    from nrpn_d2.evaluation.proposal_files import evaluate_proposals
+    from nrpn_d2.evaluation.proposal_files import evaluate_proposals, find_dataset
 
     setup_logger(name="nrpn_d2")
     budgets = ["TEST.PROPOSALS.BUDGETS", str(args.budgets)] if args.budgets else []

@@ -2,15 +2,12 @@
 """Write the proposals of a method that is not trained into a file.
 
     python tools/make_proposals.py edge_boxes --dataset shapes_test --output edge_boxes.pkl
-    python tools/make_proposals.py gaussian --dataset shapes_test --fit-to shapes_train \\
-        --output gaussian.pkl
-    python tools/make_proposals.py bing --model ObjectnessTrainedModel --json instances_val.json \\
-        --images val2017 --output bing.json
+    python tools/make_proposals.py selective_search --json instances_val.json \\
+        --images val2017 --output selective_search.json
 
-METHOD is sliding_window, uniform, gaussian, superpixels, selective_search, edge_boxes or bing.
-uniform and gaussian take the sizes of objects from --fit-to. The file goes to
-tools/evaluate_proposals.py or to Detectron2, see nrpn_d2/evaluation/proposal_files.py; it has
-ranks, but no scores: the methods' own are no probabilities.
+METHOD is selective_search, edge_boxes or sliding_window. The file goes to
+tools/evaluate_proposals.py or to Detectron2, see nrpn_d2/data/proposal_files.py; it has ranks, but
+no scores: the methods' own are no probabilities.
 """
 
 import argparse
@@ -29,8 +26,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", default="", help="folder of the images of --json")
     parser.add_argument("--output", required=True, help="file to write, .pkl or .json")
     parser.add_argument("--num", type=int, default=1000, help="proposals per image (default: 1000)")
-    parser.add_argument("--fit-to", help="dataset whose objects uniform and gaussian imitate")
-    parser.add_argument("--model", help="bing: folder; edge_boxes: structured edges (optional)")
     parser.add_argument("--processes", type=int, help="default: one for each usable core")
     return parser.parse_args(args)
 
@@ -40,21 +35,14 @@ def main(args: argparse.Namespace) -> None:
 
     from nrpn_d2.data.proposal_files import Proposals, check_ending, save_proposals
     from nrpn_d2.engine.defaults import build_cfg
-    from nrpn_d2.evaluation.dataset import find_dataset
-    from nrpn_d2.evaluation.proposal_methods import (
-        build_method,
-        object_statistics,
-        propose_in_images,
-    )
+    from nrpn_d2.evaluation.proposal_files import find_dataset
+    from nrpn_d2.evaluation.proposal_methods import propose_in_images
     from nrpn_d2.utils.parallel import usable_cores
 
     check_ending(args.output)
-    cfg = build_cfg(args.config_file)
-    objects = object_statistics(find_dataset(cfg, args.fit_to)) if args.fit_to else None
-    method = build_method(args.method, objects, args.model)
-    dataset = find_dataset(cfg, args.dataset, args.json, args.images)
+    dataset = find_dataset(build_cfg(args.config_file), args.dataset, args.json, args.images)
     processes = usable_cores() if args.processes is None else args.processes
-    boxes = propose_in_images(DatasetCatalog.get(dataset), method, args.num, processes)
+    boxes = propose_in_images(DatasetCatalog.get(dataset), args.method, args.num, processes)
     proposals = {image_id: Proposals(of_image, None) for image_id, of_image in boxes.items()}
     save_proposals(args.output, proposals)
     count = sum(map(len, boxes.values()))

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.data.proposal_files import Proposals, check_ending, save_proposals
     from nrpn_d2.deploy.predictor import Predictor
     from nrpn_d2.engine.defaults import build_cfg
-    from nrpn_d2.evaluation.dataset import find_dataset
+    from nrpn_d2.evaluation.proposal_files import find_dataset
 
     check_ending(args.output)
     cfg = build_cfg(args.config_file, args.opts)

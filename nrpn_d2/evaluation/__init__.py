@@ -4,23 +4,6 @@
                            proposal_errors.py ----------------+-> runs.py -> figures.py
                            voc_evaluator.py ----> voc_ap.py --+
 
-budgets.py           a model -> its detections at several numbers of proposals
-evaluator.py         what the evaluators have in common: accumulate, gather
-recall_evaluator.py  DatasetEvaluator of proposals: recall
-proposal_errors.py   DatasetEvaluator of proposals: hits, duplicates, background
-score_evaluator.py   DatasetEvaluator of proposals: calibration, background at equal recall
-nms_sweep.py         all evaluators of proposals at several NMS thresholds
-voc_evaluator.py     DatasetEvaluator of detections: AP
-recall.py            recall and AR of proposals: pure functions
-voc_ap.py            average precision: pure functions
-ground_truth.py      registered dataset -> flat arrays
-dataset.py           the dataset that a tool's command line asks for
-report.py            tables for the log
-runs.py              the list of evaluators; results.json, results.csv and figures
-comparison.py        several runs side by side
-proposal_files.py    proposals in files, evaluated without a model
-proposal_methods.py  proposals without training: Selective Search, Edge Boxes, baselines
-
 Every number without a budget in its name is one of the model as it is configured
 (MODEL.RPN.POST_NMS_TOPK_TEST proposals), which is the model that is deployed. With "@K", it is that
 of the same model with K proposals.

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ..utils.saving import atomic_open
-from .report import format_table
+from .evaluator import format_table
 from .runs import EVALUATORS, draw_runs, read_run
 
 # Half the width of a mean's 95 % interval, in standard errors, by the number of values (Student's

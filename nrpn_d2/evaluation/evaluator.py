@@ -1,8 +1,9 @@
 """What the evaluators have in common: accumulate per image, gather over processes, then compute."""
 
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from ..utils.boxes import check_boxes
 from .ground_truth import GroundTruth, load_ground_truth
@@ -161,3 +163,13 @@ def best_first(boxes: np.ndarray, logits: np.ndarray, origin: str) -> tuple[np.n
         order = np.argsort(-logits, kind="stable")
         return boxes[order], logits[order]
     return boxes, logits
+
+
+def format_table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """Format a table for the log; floats have two decimals, nan is n/a."""
+
+    def cell(x: Any) -> Any:
+        return x if not isinstance(x, float) else "n/a" if math.isnan(x) else f"{x:.2f}"
+
+    cells = [[cell(x) for x in row] for row in rows]
+    return tabulate(cells, headers=headers, disable_numparse=True, stralign="right")

@@ -11,10 +11,9 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..utils.boxes import box_iou, covered_fraction
-from .evaluator import PerImageEvaluator, best_first, read_proposals
+from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth
-from .report import format_table
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,21 @@ def classify_proposals(
     return kinds
 
 
+def match_proposals(
+    boxes: np.ndarray, ground_truth: GroundTruth, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kind (K,) of each proposal of image n, and its IoU (K,) with the best object.
+
+    Args:
+        boxes: (K, 4), best first.
+    """
+    of_image = ground_truth.of_image(n)
+    objects, crowd = ground_truth.boxes[of_image, None], ground_truth.crowd[of_image]
+    on_crowd = (covered_fraction(boxes, objects[crowd]) >= CROWD_FRACTION).any(axis=0)
+    ignored, iou = ground_truth.ignored[of_image][~crowd], box_iou(objects[~crowd], boxes)
+    return classify_proposals(iou, ignored, on_crowd), iou[~ignored].max(axis=0, initial=0)
+
+
 class ProposalErrorEvaluator(PerImageEvaluator):
     """What the best proposals of each image are, class-agnostic.
 
@@ -94,11 +108,6 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         budgets: Sequence[int] = (50, 100, 300),
         ground_truth: GroundTruth | None = None,
     ):
-        """
-        Args:
-            budgets: numbers of proposals.
-            ground_truth: of the dataset, if it is already loaded.
-        """
         super().__init__(dataset_name, ground_truth=ground_truth)
         self._budgets = sorted(budgets)
 
@@ -108,11 +117,7 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         """Return the kind (K,) and score (K,) of each proposal, and how many are configured."""
         boxes, logits, configured = read_proposals(output, origin)
         boxes, logits = best_first(boxes, logits, origin)
-        of_image = self.ground_truth.of_image(n)
-        objects, crowd = self.ground_truth.boxes[of_image, None], self.ground_truth.crowd[of_image]
-        on_crowd = (covered_fraction(boxes, objects[crowd]) >= CROWD_FRACTION).any(axis=0)
-        ignored = self.ground_truth.ignored[of_image][~crowd]
-        kinds = classify_proposals(box_iou(objects[~crowd], boxes), ignored, on_crowd)
+        kinds, _ = match_proposals(boxes, self.ground_truth, n)
         scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
         if not output["proposals"].has("objectness_logits"):
             scores[:] = np.nan

@@ -47,19 +47,8 @@ class Pairs(NamedTuple):
     iou: np.ndarray  # (M,)
 
 
-def side_by_side(boxes: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack the boxes of N images, (K, 4) each, to (4, N, largest K) float32, padded with zeros.
-
-    Coordinates come first, so that each is one contiguous array for numpy.
-    """
-    stacked = np.zeros((len(boxes), max(map(len, boxes), default=0), 4), np.float32)
-    for row, of_image in zip(stacked, boxes):
-        row[: len(of_image)] = of_image
-    return np.ascontiguousarray(stacked.transpose(2, 0, 1))
-
-
 def close_pairs(
-    objects: Sequence[np.ndarray], proposals: np.ndarray, floor: float
+    objects: Sequence[np.ndarray], proposals: Sequence[np.ndarray], floor: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the pairs that may have an IoU of at least ``floor``, in several images at once.
 
@@ -69,7 +58,7 @@ def close_pairs(
 
     Args:
         objects: (G, 4) of each of N images.
-        proposals: (4, N, K), see :func:`side_by_side`.
+        proposals: (K, 4) of each of the images.
 
     Returns:
         indices (M,) of images, objects in the image, and proposals, in that order. In float32 and
@@ -78,7 +67,11 @@ def close_pairs(
     num_objects = np.array([len(of_image) for of_image in objects])
     # The images that have a g-th object are then the first rows: slices, no copies
     fullest_first = np.argsort(-num_objects, kind="stable")
-    x0, y0, x1, y1 = proposals[:, fullest_first]  # (N, K) each
+    stacked = np.zeros((len(proposals), max(map(len, proposals), default=0), 4), np.float32)
+    for row, n in zip(stacked, fullest_first):
+        row[: len(proposals[n])] = proposals[n]
+    # Coordinates first, so that each is one contiguous array: (N, K), padded with zeros
+    x0, y0, x1, y1 = np.ascontiguousarray(stacked.transpose(2, 0, 1))
     # IoU = I / (A + B - I) >= f exactly where I >= f / (1 + f) * (A + B): no division, and the
     # proposals' part of the right side is the same for all objects. 0.999 outweighs the rounding
     # of float32; the exact IoU decides later
@@ -225,8 +218,8 @@ def recall(overlaps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """
     # A loop over the few thresholds: one comparison with all would need an array of (..., G, T)
     covered = np.stack([(overlaps >= t).sum(axis=-1) for t in thresholds], axis=-1)
-    counted = np.broadcast_to((~np.isnan(overlaps)).sum(axis=-1)[..., None], covered.shape)
-    return np.divide(covered, counted, out=np.full(covered.shape, np.nan), where=counted > 0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is nan
+        return covered / np.count_nonzero(~np.isnan(overlaps), axis=-1)[..., None]
 
 
 def average_recall(overlaps: np.ndarray) -> np.ndarray:

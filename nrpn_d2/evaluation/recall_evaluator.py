@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..utils.boxes import box_area, box_iou
-from .evaluator import PerImageEvaluator, best_first, read_proposals
+from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
 from .figures import recall_figure
 from .ground_truth import GroundTruth
 from .recall import (
@@ -20,9 +20,7 @@ from .recall import (
     covered_overlaps,
     in_size_ranges,
     recall,
-    side_by_side,
 )
-from .report import format_table
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +77,6 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         iou_thresholds: Sequence[float] = (0.5, 0.7, 0.9),
         ground_truth: GroundTruth | None = None,
     ):
-        """
-        Args:
-            budgets: numbers of proposals.
-            iou_thresholds: in (0, 1].
-            ground_truth: of the dataset, if it is already loaded.
-        """
         super().__init__(dataset_name, ground_truth=ground_truth)
         if not iou_thresholds or not all(0 < t <= 1 for t in iou_thresholds):
             raise ValueError(f"IoU thresholds must be in (0, 1], got {list(iou_thresholds)}")
@@ -103,43 +95,40 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self._waiting: list[tuple] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """See :meth:`PerImageEvaluator.process`. Boxes are checked 64 images at a time, the last
-        ones in ``evaluate``."""
         super().process(inputs, outputs)
         if len(self._waiting) >= BLOCK:
             self._complete()
 
     def _read(self, output: dict[str, Any], n: int, origin: str) -> None:
-        self._waiting.append((n, origin, *read_proposals(output, origin)))
+        boxes, logits, configured = read_proposals(output, origin)
+        self._waiting.append((n, best_first(boxes, logits, origin)[0], configured))
 
     def _complete(self) -> None:
         """Reduce the proposals of the waiting images to their close pairs."""
         if not self._waiting:
             return
-        images, origins, boxes, logits, configured = zip(*self._waiting)
+        images, boxes, configured = zip(*self._waiting)
         self._waiting = []
-        stacked = side_by_side(boxes)
-        if not _in_order(stacked, boxes, logits):
-            boxes = [best_first(*image)[0] for image in zip(boxes, logits, origins)]
-            stacked = side_by_side(boxes)
         objects = [self._objects[self._first[n] : self._first[n + 1]] for n in images]
-        rows, g, k = close_pairs(objects, stacked, self._floor)
+        rows, g, k = close_pairs(objects, boxes, self._floor)
         g += np.array([self._first[n] for n in images], int)[rows]
-        iou = box_iou(self._objects[g], np.concatenate(boxes)[_starts(boxes)[rows] + k])
+        counts = np.array([len(of_image) for of_image in boxes])
+        starts = np.cumsum(counts) - counts
+        iou = box_iou(self._objects[g], np.concatenate(boxes)[starts[rows] + k])
         close = iou >= self._floor
         rows, *pairs = (array[close] for array in (rows, g, k, iou))
         bounds = np.searchsorted(rows, np.arange(len(images) + 1)).tolist()
-        counts = zip(map(len, boxes), configured)
-        for n, count, start, end in zip(images, counts, bounds, bounds[1:]):
+        for i, n in enumerate(images):
             # Copies: a slice would keep the arrays of the whole block
-            self._records[n] = count, *(array[start:end].copy() for array in pairs)
+            arrays = (array[bounds[i] : bounds[i + 1]].copy() for array in pairs)
+            self._records[n] = len(boxes[i]), configured[i], *arrays
 
     def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
         empty = np.empty(0, int), np.empty(0, int), np.empty(0)
-        pairs = Pairs(*map(np.concatenate, zip(empty, *(records[n][1:] for n in sorted(records)))))
+        pairs = Pairs(*map(np.concatenate, zip(empty, *(records[n][2:] for n in sorted(records)))))
         # An image with fewer proposals than the model may give has no others in reserve, so the
         # largest number in any image is as good as the configured one
-        most, configured = np.max([[1, 1], *(record[0] for record in records.values())], axis=0)
+        most, configured = np.max([[1, 1], *(record[:2] for record in records.values())], axis=0)
         budgets = {"": configured, **{f"@{k}": k for k in self._budgets}}
         in_range = in_size_ranges(box_area(self._objects))
         overlaps = covered_overlaps(pairs, self._images, [*budgets.values()], in_range)
@@ -195,26 +184,3 @@ class ProposalRecallEvaluator(PerImageEvaluator):
                 **{f"{t:g}": recall(by_number, [t])[:, 0] for t in self._thresholds},
             },
         }
-
-
-def _starts(boxes: Sequence[np.ndarray]) -> np.ndarray:
-    """Return where the boxes of each image begin when all are concatenated."""
-    counts = [len(of_image) for of_image in boxes]
-    return np.cumsum(counts) - counts
-
-
-def _in_order(
-    stacked: np.ndarray, boxes: Sequence[np.ndarray], logits: Sequence[np.ndarray]
-) -> bool:
-    """Return whether ``best_first`` would leave each image as it is; False if not certain."""
-    counts = [len(of_image) for of_image in boxes]
-    if [of_image.shape for of_image in logits] != [(k,) for k in counts]:
-        return False
-    logits = np.concatenate(logits)
-    descending = logits[1:] <= logits[:-1]  # false for NaN, too
-    ends = np.cumsum(counts)[:-1]
-    descending[ends[(ends > 0) & (ends < len(logits))] - 1] = True  # from one image to the next
-    x0, y0, x1, y1 = stacked
-    upright = (x1 >= x0).all() and (y1 >= y0).all()
-    finite = np.isfinite(stacked.sum()) and np.isfinite(logits.sum())
-    return bool(upright and finite and descending.all())

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.boxes import box_iou
 from .evaluator import PerImageEvaluator, best_first, read_proposals
 from .ground_truth import GroundTruth
-from .proposal_errors import KINDS, classify_proposals
+from .proposal_errors import KINDS, match_proposals
 
 NUM_BINS = 10
 # Percent of the objects that are hit
@@ -56,13 +55,9 @@ class ScoreEvaluator(PerImageEvaluator):
         boxes, logits, _ = read_proposals(output, origin)
         boxes, logits = best_first(boxes, logits, origin)
         boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
-        of_image = self.ground_truth.of_image(n)
-        objects = self.ground_truth.boxes[of_image, None]
-        ignored = self.ground_truth.ignored[of_image]
-        iou = box_iou(objects, boxes)  # (G, K)
-        best = iou[~ignored].max(axis=0, initial=0)
+        kinds, ious = match_proposals(boxes, self.ground_truth, n)
         scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
-        return classify_proposals(iou, ignored), scores, best
+        return kinds, scores, ious
 
     def _compute(self, records: dict[int, tuple]) -> "OrderedDict[str, dict[str, float]]":
         results: dict[str, float] = OrderedDict()

@@ -10,7 +10,7 @@ The VOC devkit counts pixels: its boxes are inclusive, one-based indices and a s
 ``x1 - x0``: the plain IoU of these boxes is the devkit's IoU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,13 +41,7 @@ class Detections(NamedTuple):
 def best_objects(
     boxes: np.ndarray, groups: np.ndarray, gt_boxes: np.ndarray, gt_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find, for each detection, the object of its group (image and class) that it overlaps most.
-
-    Args:
-        boxes: (D, 4) detections.
-        groups: (D,) int.
-        gt_boxes: (G, 4) objects.
-        gt_groups: (G,) int.
+    """Find the object of its group (image and class) that each detection (D, 4) overlaps most.
 
     Returns:
         (D,) IoU, -inf without an object; (D,) index in [0, G), -1 without one. The first of equals
@@ -101,9 +95,12 @@ def precision_recall(
 
 def precision_at(curve: PrecisionRecall, levels: np.ndarray) -> np.ndarray:
     """Return the best precision at each recall level or more; 0 beyond the largest recall."""
-    envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
-    at = np.searchsorted(curve.recall, levels)
-    return np.append(envelope, 0.0)[np.minimum(at, len(envelope))]
+    return envelope(curve)[np.searchsorted(curve.recall, levels)]
+
+
+def envelope(curve: PrecisionRecall) -> np.ndarray:
+    """Return the best precision at the recall of each point or more; a last 0 beyond them all."""
+    return np.append(np.maximum.accumulate(curve.precision[::-1])[::-1], 0.0)
 
 
 def average_precision(curve: PrecisionRecall, metric: str) -> float:
@@ -115,12 +112,9 @@ def average_precision(curve: PrecisionRecall, metric: str) -> float:
     """
     if metric == "11point":
         return float(np.mean(precision_at(curve, np.arange(11) / 10)))
-    if metric == "area":
-        envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
-        recalls = np.concatenate(([0.0], curve.recall, [1.0]))
-        step = np.flatnonzero(recalls[1:] != recalls[:-1])
-        return float(np.sum((recalls[step + 1] - recalls[step]) * np.append(envelope, 0.0)[step]))
-    raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    recalls = np.concatenate(([0.0], curve.recall, [1.0]))
+    step = np.flatnonzero(recalls[1:] != recalls[:-1])
+    return float(np.sum(np.diff(recalls)[step] * envelope(curve)[step]))
 
 
 def evaluate_detections(
@@ -136,41 +130,31 @@ def evaluate_detections(
         metric -> AP (C, T) in [0, 1], nan for a class without an object to be found; and the
         curve of each class at the first threshold.
     """
-    shape = len(ground_truth.class_names), len(thresholds)
-    ap = {metric: np.full(shape, np.nan) for metric in METRICS}
-    present = set(ground_truth.classes[~ground_truth.ignored].tolist())
-    first = []
-    for c, curves in enumerate(_curves(detections, ground_truth, thresholds)):
-        first.append(curves[0])
-        for metric in METRICS if c in present else ():
-            ap[metric][c] = [average_precision(curve, metric) for curve in curves]
-    return ap, first
-
-
-def _curves(
-    detections: Detections, ground_truth: GroundTruth, thresholds: Sequence[float]
-) -> Iterator[list[PrecisionRecall]]:
-    """Yield, of one class after the other, the curve at each of T thresholds."""
-    num_images = len(ground_truth.image_index)
+    num_images, num_classes = len(ground_truth.image_index), len(ground_truth.class_names)
     iou, best = best_objects(
         detections.boxes,
         detections.classes.astype(int) * num_images + detections.images,
         ground_truth.boxes,
         ground_truth.classes * num_images + ground_truth.images,
     )
-    for c in range(len(ground_truth.class_names)):
+    ap = {metric: np.full((num_classes, len(thresholds)), np.nan) for metric in METRICS}
+    first = []
+    for c in range(num_classes):
         members = np.flatnonzero(detections.classes == c)
         # Equal scores: by image, so that the result depends on no order of arrival
         order = np.lexsort((detections.images[members], -detections.scores[members]))
         members = members[order]
-        scores = detections.scores[members]
         num_objects = int(np.sum((ground_truth.classes == c) & ~ground_truth.ignored))
-        yield [
+        curves = [
             precision_recall(
-                scores,
+                detections.scores[members],
                 np.where(iou[members] >= t, best[members], -1),
                 ground_truth.ignored,
                 num_objects,
             )
             for t in thresholds
         ]
+        first.append(curves[0])
+        for metric in METRICS if num_objects else ():
+            ap[metric][c] = [average_precision(curve, metric) for curve in curves]
+    return ap, first

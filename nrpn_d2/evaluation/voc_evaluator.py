@@ -10,11 +10,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
 from ..utils.boxes import check_boxes
-from .evaluator import PerImageEvaluator
+from .evaluator import PerImageEvaluator, format_table
 from .figures import precision_recall_figure
 from .ground_truth import GroundTruth
 from .recall import AR_THRESHOLDS
-from .report import format_table
 from .voc_ap import METRICS, Detections, evaluate_detections, precision_at
 
 logger = logging.getLogger(__name__)
@@ -56,10 +55,6 @@ class VOCDetectionEvaluator(PerImageEvaluator):
                 yield "mAP, IoU 0.5", budget or "as configured", metrics["AP50"]
 
     def __init__(self, dataset_name: str, *, ground_truth: GroundTruth | None = None):
-        """
-        Args:
-            ground_truth: of the dataset, if it is already loaded.
-        """
         super().__init__(dataset_name, ground_truth=ground_truth)
         year = MetadataCatalog.get(dataset_name).get("year")
         self._metric = "11point" if year == 2007 else "area"

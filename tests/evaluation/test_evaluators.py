@@ -1,11 +1,14 @@
+import itertools
 import logging
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.evaluation.coco_evaluation import _evaluate_box_proposals
 from detectron2.structures import Boxes, BoxMode, Instances
 from registered_dataset import near_boxes, random_boxes, registered
 
@@ -115,7 +118,7 @@ def test_boxes_are_read_by_their_mode():
         np.testing.assert_array_equal(load_ground_truth(name).boxes, expected)
 
 
-def test_dataset_without_objects(caplog):
+def test_dataset_without_objects():
     with registered([[], []], ["ring"]) as name:
         results = evaluate(ProposalRecallEvaluator(name, budgets=[1]), [proposals([SMALL])] * 2)
         assert all(np.isnan(value) for value in results["box_proposals"].values())
@@ -139,12 +142,6 @@ def test_images_are_matched_in_blocks(monkeypatch):
             results.append(evaluate(ProposalRecallEvaluator(name, budgets=[1, 5]), outputs))
         assert results[0] == results[1] == results[2]
         assert 0 < results[0]["box_proposals"]["AR@1"] < results[0]["box_proposals"]["AR@5"] < 100
-        evaluator = ProposalRecallEvaluator(name)
-        for n in range(10, 13):  # a wrong box in the middle of a block
-            broken = [proposals([SMALL, [0, 0, -1, 1]], logits=[2, 1])] if n == 11 else outputs[n:]
-            evaluator.process([{"image_id": str(n)}], broken)
-        with pytest.raises(ValueError, match="image '11': box 1 .*negative"):
-            evaluator.evaluate()
 
 
 def test_recall_curves_are_those_of_the_metrics():
@@ -205,12 +202,6 @@ def test_ap_by_class_and_metric():
     assert area["AP50_11point-ring"] == results["AP50-ring"]
 
 
-def test_a_class_without_objects_is_left_out_of_the_mean():
-    with registered([[(LARGE, 0)]], ["ring", "disc"]) as name:
-        results = evaluate(VOCDetectionEvaluator(name), [detected([LARGE, LARGE], [0, 1], [1, 1])])
-    assert results["bbox"]["AP50"] == 100 and np.isnan(results["bbox"]["AP50-disc"])
-
-
 def test_budgets_are_evaluated_each():
     none, one = detected([], [], []), detected([LARGE], [0], [0.5])
     output = {**one, "instances_at": {1: none["instances"], 5: one["instances"]}}
@@ -248,6 +239,33 @@ def test_broken_outputs_are_refused():
             evaluate(ap, [proposals([SMALL])])
         with pytest.raises(ValueError, match=r"\(0, 1\]"):
             ProposalRecallEvaluator(name, iou_thresholds=[0.5, 50])
+
+
+def test_recall_equals_detectron2s_where_every_image_has_proposals():
+    rng = np.random.default_rng(3)
+    objects, predictions, annotations = [], [], {}
+    for n in range(30):
+        boxes = near_boxes(rng, random_boxes(rng, 2), rng.integers(1, 12), spread=0.08)
+        found = np.concatenate([near_boxes(rng, boxes, 20), random_boxes(rng, 40)])
+        objects.append([(box, 0) for box in boxes])
+        predictions.append({"image_id": n, **proposals(rng.permutation(found))})
+        annotations[n] = [
+            {"bbox": [x, y, X - x, Y - y], "area": (X - x) * (Y - y), "iscrowd": 0}
+            for x, y, X, Y in boxes.tolist()
+        ]
+    # Detectron2 counts an area of exactly 32^2 twice; no object here has it.
+    areas = {obj["area"] for of_image in annotations.values() for obj in of_image}
+    assert not areas & {32**2, 96**2}
+    coco = SimpleNamespace(getAnnIds=lambda imgIds: [imgIds], loadAnns=lambda n: annotations[n[0]])
+    with registered(objects, ["ring"]) as name:
+        evaluator = ProposalRecallEvaluator(name, budgets=[5, 20, 60])
+        ours = evaluate(evaluator, predictions)["box_proposals"]
+    for budget, size in itertools.product([5, 20, 60], ["small", "medium", "large", "all"]):
+        theirs = _evaluate_box_proposals(predictions, coco, area=size, limit=budget)
+        suffix = f"{size[0].replace('a', '')}@{budget}"
+        expected = [theirs["ar"], *theirs["recalls"][[0, 4, 8]]]  # of IoU 0.5, 0.7 and 0.9
+        values = [ours[metric + suffix] for metric in ("AR", "R50", "R70", "R90")]
+        assert values == pytest.approx(100 * np.array(expected), abs=1e-4)
 
 
 def write_voc(folder, objects, class_names):

@@ -112,6 +112,7 @@ ONE = dict(ids=["a"], boxes=[np.ones((1, 4))], objectness_logits=[np.ones(1)])
     "change, message",
     [
         (dict(boxes=[np.array([[0, 0, np.nan, 1]])]), "image 'a': box 0 .*NaN"),
+        (dict(boxes=[np.array([[0, 0, 1, np.inf]])]), "image 'a': box 0 .*infinity"),
         (dict(boxes=[np.array([[5, 0, 4, 1]])]), "image 'a': box 0 .*negative"),
         (dict(boxes=[np.ones((1, 5))]), r"image 'a': expected boxes .*\(1, 5\)"),
         (dict(boxes=[np.ones((0, 4))], objectness_logits=[np.ones(0)]), "has no boxes at all"),
