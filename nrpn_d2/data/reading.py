@@ -106,6 +106,11 @@ def make_annotation(box: Box, category_id: int, difficult: int) -> dict[str, Any
     }
 
 
+def is_ignored(annotation: dict[str, Any]) -> bool:
+    """Tell whether an object is neither to be learned nor background: difficult, or a crowd."""
+    return bool(annotation.get("difficult") or annotation.get("iscrowd"))
+
+
 def read_header(path: str, listed_in: str) -> ImageHeader:
     """Return what Detectron2 will see of an image.
 

@@ -25,6 +25,7 @@ from nrpn_d2.data import (
 from nrpn_d2.data.coco import read_coco
 from nrpn_d2.data.loader import build_train_loader
 from nrpn_d2.evaluation.ground_truth import load_ground_truth
+from nrpn_d2.modeling.ignored import ignored_boxes
 
 
 @pytest.fixture
@@ -278,10 +279,38 @@ def test_sets_that_detectron2_registers_work_as_ours(tmp_path, records):
         assert truth.ignored.sum() == 3
         read[name] = [
             [sorted(t.gt_boxes.tensor.round().tolist()) for t in targets],
-            [sorted(t.gt_classes.tolist()) for t in targets],
+            [sorted(ignored_boxes(t).tensor.round().tolist()) for t in targets],
             truth.boxes.tolist(),
             truth.classes.tolist(),
             truth.ignored.tolist(),
         ]
     assert read["ours"] == read["theirs"]
-    assert any(-1 in classes for classes in read["ours"][1])
+    assert any(read["ours"][1])
+
+
+def test_masks_and_keypoints_beside_a_crowd(tmp_path, records):
+    """The crowd has none; another object without one is named."""
+    path, root = to_coco(records[:1], CLASSES, tmp_path / "coco")
+    content = json.load(open(path))
+    for note in content["annotations"]:
+        if not note["iscrowd"]:
+            x, y, w, h = note["bbox"]
+            shapes = {"segmentation": [[x, y, x + w, y, x, y + h]], "keypoints": [x, y, 2]}
+            note |= shapes
+    json.dump(content, open(path, "w"))
+    keys = {"MODEL__MASK_ON": True, "MODEL__KEYPOINT_ON": True, "DATALOADER__NUM_WORKERS": 0}
+    cfg = registered(["mine", path, root], DATASETS__TRAIN=("mine",), **keys)
+    mapper = VOCDatasetMapper(
+        True,
+        augmentations=[],
+        image_format="BGR",
+        use_instance_mask=True,
+        use_keypoint=True,
+    )
+    targets = next(iter(build_train_loader(cfg, mapper)))[0]["instances"]
+    assert len(targets) == len(targets.gt_masks) == len(targets.gt_keypoints) == 2
+    assert len(ignored_boxes(targets)) == 1
+    del content["annotations"][1]["keypoints"]
+    json.dump(content, open(path, "w"))
+    with pytest.raises(ValueError, match="KEYPOINT_ON is True, and object 1 of .*im0.png has no k"):
+        build_train_loader(cfg, mapper)
