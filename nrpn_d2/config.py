@@ -106,9 +106,15 @@ def add_nrpn_config(cfg: CN) -> None:
     # "FrozenBN" keeps the batch normalisation of the weights, "BN" trains it
     cfg.MODEL.TORCHVISION.NORM = "FrozenBN"
 
-    # ---- Your own data: name -> path, from a config file or the command line, such as
-    # DATASETS.OWN "{'mine': '/data/mine'}"
-    cfg.DATASETS.OWN = CN(new_allowed=True)
+    # ---- Your own data (docs/own_data.md): a list of [name, path] or [name, path, folder]
+    # ["mine", "annotations.json"]: COCO, the dataset "mine"; the folder of the images, if that is
+    # not the file's own, is the third
+    # ["mine", "data.yaml"]: YOLO, the datasets mine_train, mine_val and mine_test; a third replaces
+    # the file's "path"
+    # ["mine", "folder"]: VOC layout, a dataset mine_<split> for each file in ImageSets/Main
+    cfg.DATASETS.OWN = []
+    # "error": stop at the first invalid object or image; "skip": drop, count and report it
+    cfg.DATASETS.ON_ERROR = "error"
     # ---- Data in PASCAL VOC layout (Annotations/, ImageSets/Main/, JPEGImages/)
     # VOC_NAME "x" registers the datasets x_<split>, one for each file in VOC_ROOT/ImageSets/Main
     cfg.DATASETS.VOC_NAME = ""

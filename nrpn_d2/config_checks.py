@@ -76,6 +76,7 @@ _OTHER_RULES = {
     "MODEL.VGG.FC_DIM": _AT_LEAST_1,
     "MODEL.VGG.DROPOUT": Rule(lambda v: 0 <= v < 1, "in [0, 1)"),
     "MODEL.TORCHVISION.NORM": _one_of("FrozenBN", "BN"),
+    "DATASETS.ON_ERROR": _one_of("error", "skip"),
     "DATASETS.VOC_ON_ERROR": _one_of("error", "skip"),
     "SOLVER.CHECKPOINTS_TO_KEEP": _AT_LEAST_0,
     "TEST.PROPOSALS.BUDGETS": _COUNTS,

@@ -52,12 +52,17 @@ def process_environment(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run that works, in a process that is afterwards as it was before."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def restored_catalogs(monkeypatch):
+    """What a test registers is gone after it, and what it replaces is there again."""
     monkeypatch.setattr(catalog, "_registered", dict(catalog._registered))
     for registry in (DatasetCatalog, MetadataCatalog):
         monkeypatch.setattr(registry, "data", dict(registry.data))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, restored_catalogs):
+    """A run that works, in a process that is afterwards as it was before."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
     run = Run(tmp_path)
     run.patch, run.clean_up = monkeypatch, lambda: None

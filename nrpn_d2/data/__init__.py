@@ -1,8 +1,10 @@
-"""Data: files in VOC layout and the embedded dataset ``shapes``, from disk to model input.
+"""Data: COCO, YOLO, VOC layout and the embedded dataset ``shapes``, from disk to model input.
 
 catalog.py       the names of all datasets, and the formats
 checks.py        whether a config's datasets exist and fit its model
-voc/             folders in VOC layout -> records (Detectron2's dataset dicts)
+coco.py          COCO's JSON -> records (Detectron2's dataset dicts)
+yolo.py          data.yaml and text files -> records
+voc/             folders in VOC layout -> records
 shapes/          the folder of the embedded dataset
 reading.py, faults.py, image_header.py   what the readers of all formats share
 mapper.py        record -> model input
@@ -11,7 +13,7 @@ loader.py        -> batches, by the seed and the iteration alone
 """
 
 from .catalog import register_datasets, register_voc
-from .checks import check_datasets
+from .checks import check_datasets, take_classes
 from .faults import DatasetError
 from .mapper import VOCDatasetMapper
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
@@ -29,4 +31,5 @@ __all__ = [
     "read_voc",
     "register_datasets",
     "register_voc",
+    "take_classes",
 ]

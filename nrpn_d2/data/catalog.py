@@ -9,15 +9,20 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
-from .faults import DatasetError, check_class_names
-from .reading import Dataset, check_on_error
+from .coco import coco_datasets
+from .faults import DatasetError, check_class_names, show
+from .reading import Dataset
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
-from .voc.reader import read_voc, voc_dataset, voc_datasets
+from .voc.reader import read_voc, voc_dataset, voc_datasets, voc_on_error
+from .yolo import yolo_datasets
 
 # How the path of the user's data ends -> its format. The function gets the name, the paths and
 # cfg.DATASETS, and returns each dataset by its name. A format is a module and a line here
 FORMATS: dict[str, Callable[[str, Sequence[str], CfgNode], dict[str, Dataset]]] = {
     "": voc_datasets,  # a folder
+    ".json": coco_datasets,
+    ".yaml": yolo_datasets,
+    ".yml": yolo_datasets,
 }
 # name -> folder below $DETECTRON2_DATASETS, split, year
 _BUILTIN = {
@@ -71,8 +76,7 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
     Raises:
         DatasetError: the config's data have no known format, or a name is taken.
     """
-    on_error = cfg.DATASETS.VOC_ON_ERROR if cfg is not None else "error"
-    check_on_error(on_error)
+    on_error = voc_on_error(cfg.DATASETS) if cfg is not None else "error"
     datasets = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
     for name, (folder, split, year) in _BUILTIN.items():
         root = os.path.join(datasets, folder)
@@ -89,30 +93,35 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
 
 def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
     """Find the user's datasets, by their names; none is read yet."""
-    own: dict[str, Any] = dict(settings.OWN)
+    own: list[Any] = list(settings.OWN)
     if settings.VOC_NAME or settings.VOC_ROOT:
         for key in ("VOC_NAME", "VOC_ROOT"):
             if not settings[key]:
                 message = f"DATASETS.{key} is empty"
                 raise DatasetError(f"{message}; VOC_NAME and VOC_ROOT belong together")
-        own[settings.VOC_NAME] = settings.VOC_ROOT
+        own.append([settings.VOC_NAME, settings.VOC_ROOT])
     datasets: dict[str, Dataset] = {}
-    for name, paths in own.items():
-        paths = [paths] if isinstance(paths, str) else paths
-        if not paths or not all(isinstance(path, str) and path for path in paths):
-            message = f"DATASETS.OWN: {name!r} is {paths!r}"
-            raise DatasetError(f"{message}; give its path, or a list of paths")
+    for entry in own:
+        if not isinstance(entry, (list, tuple)) or not _is_entry(entry):
+            message = f"DATASETS.OWN has {show(entry)}; give [name, path] or [name, path, folder]"
+            raise DatasetError(f"{message}, as in \"[['mine', '/data/mine/data.yaml']]\"")
+        name, *paths = entry
         paths = [_expand(path) for path in paths]
         suffix = "" if os.path.isdir(paths[0]) else os.path.splitext(paths[0])[1].lower()
-        if suffix not in FORMATS:
+        if suffix not in FORMATS or (suffix == "" and not os.path.isdir(paths[0])):
+            endings = ", ".join(filter(None, FORMATS))
             message = f"{paths[0]}: there is no such folder; correct the path of {name!r}"
-            raise DatasetError(message)
-        for found, dataset in FORMATS[suffix](name, paths, settings).items():
-            if found in datasets or found in _BUILTIN:
-                message = f"dataset {found!r} is already registered"
+            raise DatasetError(f"{message} (files end in {endings})")
+        for full_name, dataset in FORMATS[suffix](name, paths, settings).items():
+            if full_name in datasets or full_name in _BUILTIN:
+                message = f"dataset {full_name!r} is already registered"
                 raise DatasetError(f"{message}; change its name in DATASETS.OWN, or VOC_NAME")
-            datasets[found] = dataset
+            datasets[full_name] = dataset
     return datasets
+
+
+def _is_entry(entry: Sequence[Any]) -> bool:
+    return len(entry) in (2, 3) and all(isinstance(part, str) and part for part in entry)
 
 
 def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:

@@ -1,13 +1,30 @@
-"""Whether a config's datasets exist and fit its model."""
+"""Whether a config's datasets exist and fit its model, and what the model takes from them."""
 
 import logging
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .faults import DatasetError, did_you_mean
 
 logger = logging.getLogger(__name__)
+
+
+def take_classes(cfg: CfgNode) -> None:
+    """Set the number of classes, where it is left at Detectron2's default, and their names.
+
+    They are those of the first dataset to train on, or to evaluate on without one. With the names
+    in the config, a model can name what it finds where its data are not.
+    """
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        names = _class_names(name)
+        if not names:
+            continue
+        if cfg.MODEL.ROI_HEADS.NUM_CLASSES == get_cfg().MODEL.ROI_HEADS.NUM_CLASSES:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
+        if not cfg.DATASETS.VOC_CLASSES and cfg.DATASETS.OWN:
+            cfg.DATASETS.VOC_CLASSES = names
+        return
 
 
 def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
@@ -18,23 +35,39 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     Raises:
         DatasetError: naming the dataset, and the key to correct.
     """
+    first = None
     for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
                 hint = did_you_mean(name, DatasetCatalog.list())
                 message = f"DATASETS.{key} names {name!r}, and there is no such dataset; {hint}"
                 raise DatasetError(f"{message}Correct it, or DATASETS.OWN or VOC_NAME and VOC_ROOT")
-            classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
-                _check_num_classes(key, name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+                first = first or name
+                _check_num_classes(key, name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+                _check_same_classes(first, name)
 
 
-def _check_num_classes(key: str, name: str, classes: int, of_model: int) -> None:
+def _check_num_classes(key: str, name: str, of_model: int) -> None:
+    classes = len(_class_names(name))
     if classes in (0, of_model):
         return
     message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
     # Class number `of_model` would be learned as background; the evaluators do not know those over
     # `classes`
     if classes > of_model or key == "TEST":
-        raise DatasetError(f"{message}; make the two equal")
+        raise DatasetError(f"{message}; make the two equal, or leave the key out")
     logger.warning("%s", message)
+
+
+def _check_same_classes(first: str, name: str) -> None:
+    for number, pair in enumerate(zip(_class_names(first), _class_names(name))):
+        if pair[0] != pair[1]:
+            message = f"class {number} is {pair[0]!r} in {first!r} and {pair[1]!r} in {name!r}"
+            raise DatasetError(f"{message}; give all datasets the same classes in the same order")
+
+
+def _class_names(name: str) -> list[str]:
+    if name not in DatasetCatalog:
+        return []
+    return list(MetadataCatalog.get(name).get("thing_classes", ()))

@@ -1,6 +1,7 @@
 """What can be wrong with a dataset of any format: the error, and checks of names and boxes."""
 
 import difflib
+import math
 import reprlib
 from collections.abc import Iterable, Sequence
 
@@ -48,6 +49,16 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         repeated = next(name for name in names if names.count(name) > 1)
         raise DatasetError(f"class name {repeated!r} is given more than once")
     return names
+
+
+def to_number(text: str) -> float:
+    """Return a finite number, or NaN for anything else."""
+    try:
+        # Python's own notation, nobody else's
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..utils.seeding import seeded
 from .mapper import VOCDatasetMapper
 from .proposal_files import add_proposals
+from .reading import is_ignored
 
 _MAX_TRIES = 100
 
@@ -53,6 +54,9 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
             f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: none of {len(records)} images has an "
             "object to learn (difficult ones do not count); check the annotations"
         )
+    for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        if cfg.MODEL[key]:
+            _check_shapes(records, shape, key)
     return TrainLoader(
         records,
         mapper,
@@ -105,8 +109,17 @@ def _load_records(
 
 
 def _has_object(record: dict[str, Any]) -> bool:
-    annotations = record.get("annotations", ())
-    return any(not (obj.get("difficult") or obj.get("iscrowd")) for obj in annotations)
+    return not all(map(is_ignored, record.get("annotations", ())))
+
+
+def _check_shapes(records: list[dict[str, Any]], shape: str, key: str) -> None:
+    for record in records:
+        for number, obj in enumerate(record.get("annotations", ())):
+            if shape not in obj and not is_ignored(obj):
+                raise ValueError(
+                    f"MODEL.{key} is True, and object {number} of {record['file_name']} has no "
+                    f"{shape}; set the key to False, or annotate the object"
+                )
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:

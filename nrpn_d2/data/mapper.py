@@ -9,6 +9,7 @@ from detectron2.structures import BoxMode
 
 from ..modeling.ignored import set_ignored_aside
 from .faults import DatasetError
+from .reading import is_ignored
 
 _STRIP = 100  # longer side / shorter side, over which no resizing is expected to work
 
@@ -29,7 +30,7 @@ class VOCDatasetMapper(DatasetMapper):
         """
         ignores = self.is_train and "annotations" in dataset_dict
         if ignores:
-            annotations = [_mark_ignored(obj) for obj in dataset_dict["annotations"]]
+            annotations = self._mark_ignored(dataset_dict["annotations"])
             dataset_dict = {**dataset_dict, "annotations": annotations}
         try:
             mapped = super().__call__(dataset_dict)
@@ -45,6 +46,26 @@ class VOCDatasetMapper(DatasetMapper):
             mapped["instances"] = set_ignored_aside(mapped["instances"])
         return mapped
 
+    def _mark_ignored(self, annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give difficult and crowd objects the class -1, and shapes for those that they may lack.
+
+        Detectron2 takes a mask or keypoints from all objects of an image, or from none; of a crowd,
+        the mask may have a form (RLE) that those of the others have not.
+        """
+        keypoints = max((len(obj.get("keypoints", ())) for obj in annotations), default=0)
+        marked = []
+        for obj in annotations:
+            if is_ignored(obj):
+                obj = {**obj, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
+                if self.use_instance_mask:
+                    box = BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS)
+                    x0, y0, x1, y1 = map(float, box)
+                    obj["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+                if self.use_keypoint and keypoints:
+                    obj["keypoints"] = [0] * keypoints
+            marked.append(obj)
+        return marked
+
     def _check_image(self, path: str, error: Exception) -> None:
         """Raise DatasetError if the image is the cause of an error.
 
@@ -59,15 +80,3 @@ class VOCDatasetMapper(DatasetMapper):
         if isinstance(error, ValueError) and max(height, width) > _STRIP * min(height, width):
             message = f"{path}: the image of {width} x {height} pixels cannot be resized ({error})"
             raise DatasetError(f"{message}; {remedy}", "unreadable image") from error
-
-
-def _mark_ignored(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Give a difficult or crowd object the class -1, and its box in place of a crowd's RLE mask."""
-    if not annotation.get("difficult") and not annotation.get("iscrowd"):
-        return annotation
-    marked = {**annotation, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
-    if "segmentation" in annotation:
-        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        x0, y0, x1, y1 = map(float, box)
-        marked["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-    return marked

@@ -43,8 +43,8 @@ class ReadImage(NamedTuple):
 def check_on_error(on_error: str) -> None:
     """Raise DatasetError unless the value is one of ON_ERROR."""
     if on_error not in ON_ERROR:
-        message = f"on_error (DATASETS.VOC_ON_ERROR) is {on_error!r}; use one of {ON_ERROR}"
-        raise DatasetError(message)
+        message = f"on_error (DATASETS.ON_ERROR, VOC_ON_ERROR) is {on_error!r}"
+        raise DatasetError(f"{message}; use one of {ON_ERROR}")
 
 
 def read_records(
@@ -106,6 +106,11 @@ def make_annotation(box: Box, category_id: int, difficult: int) -> dict[str, Any
     }
 
 
+def is_ignored(annotation: dict[str, Any]) -> bool:
+    """Tell whether an object is neither to be learned nor background: difficult, or a crowd."""
+    return bool(annotation.get("difficult") or annotation.get("iscrowd"))
+
+
 def read_header(path: str, listed_in: str) -> ImageHeader:
     """Return what Detectron2 will see of an image.
 
@@ -120,6 +125,23 @@ def read_header(path: str, listed_in: str) -> ImageHeader:
     except ValueError as error:
         message = f"{path}: the image cannot be used ({error}); replace it, or delete it from the "
         raise DatasetError(message + listed_in, "unreadable image") from None
+
+
+def is_coordinate(value: Any) -> bool:
+    """Tell whether a value of a file is a number that can be a coordinate; True is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and -1e9 < value < 1e9
+
+
+def stays_inside(path: str) -> bool:
+    """Tell whether a relative path with "/" is the name of something below its folder.
+
+    It is compared as text: links that the dataset's owner made may lead where they want.
+    """
+    parts = path.split("/")
+    return path.isprintable() and not (
+        "\\" in path or ":" in path or any(part in ("", ".", "..") for part in parts)
+    )
 
 
 def _map(function: Callable[[_Task], ReadImage], tasks: list[_Task]) -> Iterator[ReadImage]:

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint.checkpointer import last_checkpoint, set_pixels
 from ..config import add_nrpn_config
 from ..config_checks import check_nrpn_config, check_run_config
-from ..data import check_datasets, register_datasets
+from ..data import check_datasets, register_datasets, take_classes
 from ..utils.config_file import merge_config_file
 from . import run_folder
 
@@ -25,7 +25,8 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
     """Return a config, checked and frozen; the datasets it names are registered.
 
     Without a usable GPU, MODEL.DEVICE is the CPU. INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD are
-    those that MODEL.WEIGHTS expect.
+    those that MODEL.WEIGHTS expect. MODEL.ROI_HEADS.NUM_CLASSES is that of the data if it is left
+    at Detectron2's default.
 
     Args:
         config_file: "" for the defaults.
@@ -98,8 +99,9 @@ def merge_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
 def _complete(cfg: CfgNode, resume: bool) -> None:
     set_pixels(cfg, last_checkpoint(cfg.OUTPUT_DIR) if resume else None)
-    cfg.freeze()
     register_datasets(cfg)
+    take_classes(cfg)
+    cfg.freeze()
 
 
 def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:

@@ -9,7 +9,7 @@ from detectron2.modeling import GeneralizedRCNN, ProposalNetwork
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -87,8 +87,11 @@ class BudgetedModel(nn.Module):
             if predictor is None:
                 detections = heads(images, features, best)[0]
             else:
-                predictions = _of_best(best, seen["predictor"][1], counts)
-                detections = predictor.inference(predictions, best)[0]
+                predictions = (
+                    torch.cat([rows[:number] for rows in prediction.split(counts)])
+                    for prediction in seen["predictor"][1]
+                )
+                detections = predictor.inference(tuple(predictions), best)[0]
                 if not boxes_only and hasattr(heads, "forward_with_given_boxes"):
                     detections = heads.forward_with_given_boxes(features, detections)
             return [_in_original_pixels(*pair) for pair in zip(detections, batched_inputs)]
@@ -101,16 +104,6 @@ class BudgetedModel(nn.Module):
             output["instances"] = own[n]
             output["instances_at"] = {k: detections[n] for k, detections in at.items()}
         return outputs
-
-
-def _of_best(
-    best: list[Instances], predictions: Sequence[Tensor], counts: list[int]
-) -> tuple[Tensor, ...]:
-    """Return the rows of each image's ``best`` in the predictor's tensors (sum of counts, ...)."""
-    return tuple(
-        torch.cat([rows[: len(kept)] for rows, kept in zip(prediction.split(counts), best)])
-        for prediction in predictions
-    )
 
 
 def _in_original_pixels(instances: Instances, image: dict[str, Any]) -> Instances:

@@ -30,19 +30,18 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
     """
     groups = [_parse(argument) for argument in arguments]
     paths = [path for _, members in groups for path in members]
-    names = iter(run_names(paths))
+    names = dict(zip(paths, run_names(paths)))
     runs = {path: read_run(path) for path in paths}
     if len({run["dataset"] for run in runs.values()}) > 1:
         listed = ", ".join(f"{path} of '{run['dataset']}'" for path, run in runs.items())
         raise ValueError(f"runs of different datasets cannot be compared: {listed}")
     columns, curves = {}, {}
     for group, members in groups:
-        labels = [next(names) for _ in members]
-        if group:
-            labels = [f"{group}, {label}" for label in labels]
-        column = f"{group} ({len(members)})" if group else labels[0]
+        column = f"{group} ({len(members)})" if group else names[members[0]]
         columns[column] = [runs[path]["metrics"] for path in members]
-        curves.update({label: runs[path]["curves"] for label, path in zip(labels, members)})
+        for path in members:
+            label = f"{group}, {names[path]}" if group else names[path]
+            curves[label] = runs[path]["curves"]
     os.makedirs(output_dir, exist_ok=True)
     table = comparison_table(columns)
     with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:

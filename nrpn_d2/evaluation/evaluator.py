@@ -37,7 +37,7 @@ class PerImageEvaluator(DatasetEvaluator):
         cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
     ) -> "PerImageEvaluator | None":
         """Build the evaluator; None where a model of this config gives it nothing to evaluate."""
-        raise NotImplementedError
+        return cls(dataset_name, budgets=cfg.TEST.PROPOSALS.BUDGETS, ground_truth=ground_truth)
 
     @staticmethod
     def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
@@ -48,12 +48,20 @@ class PerImageEvaluator(DatasetEvaluator):
         """
         return iter(())
 
-    def __init__(self, dataset_name: str, *, ground_truth: GroundTruth | None = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        budgets: Sequence[int] = (50, 100, 300),
+        ground_truth: GroundTruth | None = None,
+    ):
         """
         Args:
+            budgets: numbers of proposals.
             ground_truth: of the dataset, if it is already loaded.
         """
         self.ground_truth = ground_truth or load_ground_truth(dataset_name)
+        self._budgets = sorted(budgets)
         self.reset()
 
     def reset(self) -> None:

@@ -1,4 +1,8 @@
-"""Pictures: boxes on images, curves of evaluations. Everything takes arrays, gives a Figure."""
+"""Pictures: boxes on images, curves of evaluations. Everything takes arrays, gives a Figure.
+
+The curves' functions take {name of a run: what an evaluator's ``curves`` has of that kind}, and
+draw the budgets, IoU thresholds and classes that all runs have.
+"""
 
 import math
 import os
@@ -45,19 +49,10 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         (panel.gt_boxes, OBJECT_COLOR, (0, (3, 1.5))),
         (panel.boxes, BOX_COLOR, "-"),
     ):
+        line = {"color": color, "linestyle": style, "linewidth": 1.5, "path_effects": rim}
         for x0, y0, x1, y1 in boxes:
-            axes.add_patch(
-                Rectangle(
-                    (x0, y0),
-                    x1 - x0,
-                    y1 - y0,
-                    fill=False,
-                    color=color,
-                    linestyle=style,
-                    linewidth=1.5,
-                    path_effects=rim,
-                )
-            )
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **line))
+    text = {"color": BOX_COLOR, "fontsize": "x-small", "fontweight": "bold", "path_effects": rim}
     for (x0, y0, x1, y1), label in zip(panel.boxes, labels):
         above, left = y0 > 0.06 * height, x0 < 0.6 * width
         axes.annotate(
@@ -67,11 +62,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
             textcoords="offset points",
             ha="left" if left else "right",
             va="bottom" if above else "top",
-            color=BOX_COLOR,
-            fontsize="x-small",
-            fontweight="bold",
             parse_math=False,
-            path_effects=rim,
+            **text,
         ).set_in_layout(False)
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_title(panel.title, fontsize="medium", parse_math=False)
@@ -99,56 +91,37 @@ def picture_grid(panels: Sequence[Panel], columns: int, box_name: str) -> Figure
 def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw recall against the number of proposals at each IoU threshold, and against IoU at each
     number of proposals, all runs overlaid, as Figure 3 of the paper does.
-
-    Args:
-        runs: name of the run -> ``curves["recall"]`` of :class:`ProposalRecallEvaluator`. Drawn
-            are the thresholds and numbers that all runs have.
     """
     thresholds = _common([list(curves["recall_vs_num"]) for curves in runs.values()])
     budgets = _common([list(curves["recall_vs_iou"]) for curves in runs.values()])
-    widths = max(len(thresholds), 1), max(len(budgets), 1)
+    titles = {t: f"IoU {t}" for t in thresholds}, {k: f"{k} proposals per image" for k in budgets}
+    if "AR" in thresholds:
+        titles[0]["AR"] = "AR, IoU 0.5:0.95"
+    widths = [max(len(row), 1) for row in titles]
     figure = Figure(figsize=(3.6 * max(widths), 6.4), layout="constrained")
     # Rows of different numbers of panels have the same width
     grid = figure.add_gridspec(2, math.lcm(*widths))
-    upper, lower = (
-        [figure.add_subplot(grid[row, n * step : (n + 1) * step]) for n in range(width)]
-        for row, width in enumerate(widths)
-        for step in [math.lcm(*widths) // width]
-    )
-    for axes, threshold in zip(upper, thresholds):
-        for style, curves in zip(STYLES, runs.values()):
-            axes.plot(curves["num_proposals"], curves["recall_vs_num"][threshold], **style)
-        is_ar = threshold == "AR"
-        axes.set(
-            xlabel="number of proposals",
-            ylabel="average recall" if is_ar else "recall",
-            title="AR, IoU 0.5:0.95" if is_ar else f"IoU {threshold}",
-        )
-        _count_axis(axes)
-    for axes, budget in zip(lower, budgets):
-        for style, curves in zip(STYLES, runs.values()):
-            axes.plot(curves["iou"], curves["recall_vs_iou"][budget], **style)
-        axes.set(xlabel="IoU", ylabel="recall", title=f"{budget} proposals per image")
-    for axes in figure.axes:
-        axes.set_ylim(0, 1.02)
-        axes.grid(alpha=0.3)
-    for has, axes, what in (
-        (thresholds, upper[0], "IoU threshold"),
-        (budgets, lower[0], "number of proposals"),
-    ):
-        if not has:
-            _note(axes, what)
+    keys = ("num_proposals", "recall_vs_num"), ("iou", "recall_vs_iou")
+    labels = "number of proposals", "IoU"
+    for row, (x, y) in enumerate(keys):
+        step = math.lcm(*widths) // widths[row]
+        for n, (key, title) in enumerate(titles[row].items()):
+            axes = figure.add_subplot(grid[row, n * step : (n + 1) * step])
+            for style, curves in zip(STYLES, runs.values()):
+                axes.plot(curves[x], curves[y][key], **style)
+            ylabel = "average recall" if key == "AR" else "recall"
+            axes.set(xlabel=labels[row], ylabel=ylabel, title=title, ylim=(0, 1.02))
+            axes.grid(alpha=0.3)
+            if row == 0:
+                _count_axis(axes)
+        if not titles[row]:
+            _note(figure.add_subplot(grid[row, :]), ("IoU threshold", labels[0])[row])
     _legend(figure, next((axes.lines for axes in figure.axes if axes.lines), []), runs)
     return figure
 
 
 def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figure:
-    """Draw what the proposals of each run are: stacked bars, a panel per number of proposals.
-
-    Args:
-        runs: name -> {number of proposals: {kind: percent}}, ``curves["errors"]`` of
-            :class:`ProposalErrorEvaluator`. Drawn are the numbers that all runs have.
-    """
+    """Draw what the proposals of each run are: stacked bars, a panel per number of proposals."""
     budgets = _common([list(by_budget) for by_budget in runs.values()])
     kinds = next(iter(next(iter(runs.values())).values()))
     figure = Figure(figsize=(max(3 * len(budgets), 4), 4.2), layout="constrained")
@@ -169,11 +142,7 @@ def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figur
 
 
 def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Draw recall against background proposals per image, over all score thresholds.
-
-    Args:
-        runs: name -> ``curves["false_positives"]`` of :class:`ProposalErrorEvaluator`.
-    """
+    """Draw recall against background proposals per image, over all score thresholds."""
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
     for style, curve in zip(STYLES, runs.values()):
@@ -185,24 +154,17 @@ def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     return figure
 
 
-def precision_recall_figure(
-    runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], task: str = "bbox"
-) -> Figure:
-    """Draw the precision-recall curves of all runs, one panel per class, titled with the area below
-    the curve, which is AP up to a point of rounding.
-
-    Args:
-        runs: name -> {task: {class name: precisions (P,) at P recalls evenly in [0, 1]}}. Drawn
-            are the classes that all runs have, up to MAX_CLASSES.
-        task: whose curves to draw.
+def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw the precision-recall curves of the task "bbox", one panel for each of up to MAX_CLASSES,
+    titled with the area below the curve, which is AP up to a point of rounding.
     """
-    names = _common([list(by_task.get(task, {})) for by_task in runs.values()])
+    names = _common([list(by_task.get("bbox", {})) for by_task in runs.values()])
     shown = names[:MAX_CLASSES]
     figure, grid = _panels(len(shown), len(runs))
     for axes, name in zip(grid.flat, shown):
         aps = []
         for style, by_task in zip(STYLES, runs.values()):
-            precisions = by_task[task][name]
+            precisions = by_task["bbox"][name]
             aps.append(100 * float(np.mean(precisions)))
             axes.plot(np.linspace(0, 1, len(precisions)), precisions, **style)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)

@@ -4,11 +4,10 @@ Shape shorthand as in ``recall.py``: K proposals of one image, best score first;
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from detectron2.config import CfgNode
 
 from ..utils.boxes import box_iou, covered_fraction
 from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
@@ -88,28 +87,12 @@ class ProposalErrorEvaluator(PerImageEvaluator):
 
     figures = {"errors": error_figure, "false_positives": false_positive_figure}
 
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
-    ) -> "ProposalErrorEvaluator":
-        return cls(dataset_name, budgets=cfg.TEST.PROPOSALS.BUDGETS, ground_truth=ground_truth)
-
     @staticmethod
     def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
         errors = results.get("proposal_errors", {})
         if "background>0.7" in errors:
             words = "background, score > 0.7, per image"
             yield words, "as configured", errors["background>0.7"]
-
-    def __init__(
-        self,
-        dataset_name: str,
-        *,
-        budgets: Sequence[int] = (50, 100, 300),
-        ground_truth: GroundTruth | None = None,
-    ):
-        super().__init__(dataset_name, ground_truth=ground_truth)
-        self._budgets = sorted(budgets)
 
     def _read(
         self, output: dict[str, Any], n: int, origin: str

@@ -73,11 +73,10 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self,
         dataset_name: str,
         *,
-        budgets: Sequence[int] = (50, 100, 300),
         iou_thresholds: Sequence[float] = (0.5, 0.7, 0.9),
-        ground_truth: GroundTruth | None = None,
+        **common: Any,  # of PerImageEvaluator
     ):
-        super().__init__(dataset_name, ground_truth=ground_truth)
+        super().__init__(dataset_name, **common)
         if not iou_thresholds or not all(0 < t <= 1 for t in iou_thresholds):
             raise ValueError(f"IoU thresholds must be in (0, 1], got {list(iou_thresholds)}")
         to_find = ~self.ground_truth.ignored
@@ -86,7 +85,6 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self._classes = self.ground_truth.classes[to_find]
         every_image = np.arange(len(self.ground_truth.image_index) + 1)
         self._first = np.searchsorted(self._images, every_image).tolist()
-        self._budgets = sorted(budgets)
         self._thresholds = list(iou_thresholds)
         self._floor = min(0.5, *self._thresholds)
 

@@ -34,23 +34,16 @@ class WritingEvaluators(DatasetEvaluators):
     """Evaluators of this package, whose results are also written into a folder."""
 
     def __init__(self, evaluators: Sequence[PerImageEvaluator], dataset_name: str, output_dir: str):
-        """
-        Args:
-            evaluators: of one dataset.
-            output_dir: folder, made if it does not exist.
-        """
         super().__init__(evaluators)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         results = super().evaluate()
-        together(lambda: self._write(results) if comm.is_main_process() else None)
-        return results
-
-    def _write(self, results: dict[str, dict[str, float]]) -> None:
         curves = {kind: c for e in self._evaluators for kind, c in e.curves.items()}
-        write_run(self._output_dir, self._dataset_name, results, curves)
+        run = self._output_dir, self._dataset_name, results, curves
+        together(lambda: write_run(*run) if comm.is_main_process() else None)
+        return results
 
 
 def write_run(
@@ -159,9 +152,7 @@ def draw_runs(output_dir: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
         ValueError: a curve is not as the evaluators make it; the other figures are drawn.
     """
     broken = []
-    for kind, draw in {
-        k: d for evaluator in EVALUATORS for k, d in evaluator.figures.items()
-    }.items():
+    for kind, draw in [item for evaluator in EVALUATORS for item in evaluator.figures.items()]:
         having = {name: curves[kind] for name, curves in runs.items() if curves.get(kind)}
         try:
             if having:

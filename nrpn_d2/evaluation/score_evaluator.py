@@ -1,13 +1,10 @@
 """What the scores of proposals mean, and what recall costs in background."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .evaluator import PerImageEvaluator, best_first, read_proposals
-from .ground_truth import GroundTruth
 from .proposal_errors import KINDS, match_proposals
 
 NUM_BINS = 10
@@ -32,22 +29,6 @@ class ScoreEvaluator(PerImageEvaluator):
     hit as many.
     """
 
-    def __init__(
-        self,
-        dataset_name: str,
-        *,
-        budgets: Sequence[int] = (50, 100, 300),
-        ground_truth: GroundTruth | None = None,
-    ):
-        """
-        Args:
-            dataset_name: a name in DatasetCatalog.
-            budgets: numbers of proposals.
-            ground_truth: of the dataset, if it is already loaded.
-        """
-        super().__init__(dataset_name, ground_truth=ground_truth)
-        self._budgets = sorted(budgets)
-
     def _read(
         self, output: dict[str, Any], n: int, origin: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,8 +40,8 @@ class ScoreEvaluator(PerImageEvaluator):
         scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
         return kinds, scores, ious
 
-    def _compute(self, records: dict[int, tuple]) -> "OrderedDict[str, dict[str, float]]":
-        results: dict[str, float] = OrderedDict()
+    def _compute(self, records: dict[int, tuple]) -> dict[str, dict[str, float]]:
+        results: dict[str, float] = {}
         for budget in self._budgets:
             kinds, scores, ious = _concatenate(records, budget)
             counted = kinds != KINDS.index("ignored")
@@ -73,7 +54,7 @@ class ScoreEvaluator(PerImageEvaluator):
         for level in RECALL_LEVELS:
             found = background_at_recall(hits, background, num_objects, level / 100)
             results[f"background:{level}"] = found / max(len(records), 1)
-        return OrderedDict(scores=results)
+        return {"scores": results}
 
 
 def _concatenate(records: dict[int, tuple], budget: int) -> tuple[np.ndarray, ...]:

@@ -16,14 +16,8 @@ FLAT = ("cat", (5, 5, 5, 9))
 
 
 @pytest.fixture(autouse=True)
-def restored_catalog(monkeypatch):
-    """Removes what a test registers and puts back what it replaces."""
-    datasets, metadata = dict(DatasetCatalog), dict(MetadataCatalog)
-    monkeypatch.setattr(catalog, "_registered", dict(catalog._registered))
-    yield
-    for registry, content in ((DatasetCatalog, datasets), (MetadataCatalog, metadata)):
-        registry.clear()
-        registry.update(content)
+def restored(restored_catalogs):
+    pass
 
 
 def config(**settings):

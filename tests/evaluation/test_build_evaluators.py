@@ -57,10 +57,6 @@ class CountEvaluator(PerImageEvaluator):
 
     figures = {"counts": lambda runs: Figure()}
 
-    @classmethod
-    def from_config(cls, cfg, dataset_name, ground_truth):
-        return cls(dataset_name, ground_truth=ground_truth)
-
     @staticmethod
     def compare(results):
         yield "proposals", "as configured", results["counts"]["sum"]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ...utils.text_files import read_bytes
 from ..faults import DatasetError
+from ..reading import stays_inside
 
 MAX_SPLIT_BYTES = 64 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -53,7 +54,7 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
             continue
         image_id = line if line in files else line.split()[0]
         where = f"{path}: line {number}: id {image_id[:80]!r}"
-        if not _stays_inside(image_id):
+        if not stays_inside(image_id):
             message = f"{where} is not the name of a file below JPEGImages; correct the id"
             faults.append(DatasetError(message, "bad id"))
         elif image_id in ids:
@@ -64,14 +65,6 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
     if not ids and not faults:
         raise DatasetError(f"{path}: the split file lists no image; write one id per line")
     return list(ids), faults
-
-
-def _stays_inside(image_id: str) -> bool:
-    # Compared as text: links that the dataset's owner made may lead where they want.
-    parts = image_id.split("/")
-    return image_id.isprintable() and not (
-        "\\" in image_id or ":" in image_id or any(part in ("", ".", "..") for part in parts)
-    )
 
 
 def list_images(folder: str) -> dict[str, list[str]]:

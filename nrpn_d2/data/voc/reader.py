@@ -27,18 +27,24 @@ def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str
         DatasetError: the folder is not in VOC layout, or there are no classes.
     """
     if len(paths) != 1:
-        raise DatasetError(
-            f"DATASETS.OWN: {name!r} has {len(paths)} paths; VOC layout is one folder"
-        )
+        message = f"DATASETS.OWN: {name!r} has a third value"
+        raise DatasetError(f"{message}; a folder in VOC layout needs none")
     if not settings.VOC_CLASSES:
         message = f"DATASETS.VOC_CLASSES is empty; {name!r} is in VOC layout"
         raise DatasetError(f"{message}, which does not say what classes there are; name them")
     (root,), class_names = paths, check_class_names(settings.VOC_CLASSES)
     check_voc_folder(root)
     return {
-        f"{name}_{split}": voc_dataset(root, split, class_names, settings.VOC_ON_ERROR)
+        f"{name}_{split}": voc_dataset(root, split, class_names, voc_on_error(settings))
         for split in list_splits(root, class_names)
     }
+
+
+def voc_on_error(settings: CfgNode) -> str:
+    """Return what to do about faults: VOC_ON_ERROR is the older key, for VOC layout alone."""
+    for on_error in (settings.ON_ERROR, settings.VOC_ON_ERROR):
+        check_on_error(on_error)
+    return "skip" if "skip" in (settings.ON_ERROR, settings.VOC_ON_ERROR) else "error"
 
 
 def voc_dataset(root: str, split: str, class_names: Sequence[str], on_error: str) -> Dataset:

@@ -12,7 +12,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from ...utils.text_files import read_bytes
-from ..faults import Box, DatasetError, clip_box, did_you_mean, show
+from ..faults import Box, DatasetError, clip_box, did_you_mean, show, to_number
 
 MAX_XML_BYTES = 16 * 2**20  # about 40,000 objects
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
@@ -109,13 +109,8 @@ def _number(parent: Element, tag: str) -> float:
     text = parent.findtext(tag)
     if text is None:
         raise DatasetError(f"<{tag}> is missing; add it", "bad number")
-    try:
-        if "_" in text:  # Python's own notation, nobody else's
-            raise ValueError
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = to_number(text)
+    if math.isnan(value):
         raise DatasetError(f"<{tag}> is {show(text)}; make it a finite number", "bad number")
     return value
 
