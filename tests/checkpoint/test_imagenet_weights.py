@@ -181,26 +181,22 @@ def as_detectron(weights):
     return {"blobs": {**blobs, "conv1_1_w_momentum": np.zeros(3)}}
 
 
-@pytest.mark.parametrize("write", [dict, as_pycaffe, as_detectron])
+def old_shapes(weights):
+    """Caffe once stored fc6 as (1, 1, 4096, 25088)."""
+    is_old = {k: k.startswith("fc") and k.endswith("weight") for k in weights}
+    return {k: v[None, None] if is_old[k] else v for k, v in weights.items()}
+
+
+@pytest.mark.parametrize("write", [dict, old_shapes, as_pycaffe, as_detectron])
 def test_caffe_files(write, tmp_path):
-    path = tmp_path / "vgg.pkl"
-    if write is dict:
+    content, path = write(small_vgg(caffe=True)), tmp_path / "vgg.pkl"
+    if write in (dict, old_shapes):
         path = tmp_path / "vgg.pth"
-        saved(small_vgg(caffe=True), path)
+        torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps(write(small_vgg(caffe=True))))
+        path.write_bytes(pickle.dumps(content))
     model = build_model(small_cfg())
     NRPNCheckpointer(model).load(str(path))
-    assert_filled(model, small_vgg())
-
-
-def test_old_caffe_shapes(tmp_path):
-    """Caffe once stored fc6 as (1, 1, 4096, 25088)."""
-    weights = small_vgg(caffe=True)
-    for layer in ("fc6", "fc7", "fc8"):
-        weights[f"{layer}.weight"] = weights[f"{layer}.weight"][None, None]
-    model = build_model(small_cfg())
-    NRPNCheckpointer(model).load(saved(weights, tmp_path / "vgg.pth"))
     assert_filled(model, small_vgg())
 
 
