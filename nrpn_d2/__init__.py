@@ -19,8 +19,17 @@ import warnings
 
 with warnings.catch_warnings():  # Detectron2 uses torch.jit.script while it is imported
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
-    import detectron2.engine
-    import detectron2.evaluation  # noqa: F401
+    try:
+        import detectron2.engine
+        import detectron2.evaluation  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise ModuleNotFoundError(
+            "nrpn_d2 needs Detectron2: pip install --no-build-isolation "
+            "git+https://github.com/facebookresearch/detectron2.git",
+            name="detectron2",
+        ) from None
 
 from .checkpoint import nrpn_weights  # noqa: F401  (for stock checkpointers, too)
 from .config import add_nrpn_config
@@ -31,6 +40,7 @@ from .modeling.hard_negative_rpn import HardNegativeRPN
 from .modeling.losses import OBJECTNESS_LOSS_REGISTRY
 from .modeling.negative_rpn import NegativeRPN
 from .modeling.samplers import NEGATIVE_SAMPLER_REGISTRY
+from .utils.config_file import get_config_file
 
 register_datasets()
 
@@ -42,4 +52,5 @@ __all__ = [
     "NEGATIVE_SAMPLER_REGISTRY",
     "add_nrpn_config",
     "check_nrpn_config",
+    "get_config_file",
 ]

@@ -91,12 +91,11 @@ def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> s
         f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, negatives of the RPN from "
         f"{cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME}"
     ]
-    for task, metric, text in (
-        ("box_proposals", "R50@100", "recall at 100 proposals and IoU 0.5"),
-        ("bbox", "AP50", "mAP at IoU 0.5"),
-    ):
-        if metric in results.get(task, {}):
-            lines.append(f"  {text}: {results[task][metric]:.1f} %")
+    recall = results["box_proposals"].get("R50@100")
+    if recall is not None:
+        lines.append(f"  recall at 100 proposals and IoU 0.5: {recall:.1f} %")
+    if "bbox" in results:
+        lines.append(f"  mAP at IoU 0.5: {results['bbox']['AP50']:.1f} %")
     with open(os.path.join(folder, "metrics.json")) as f:
         logged = [line for line in map(json.loads, f) if "nrpn/joint" in line]
     before, after = (

@@ -28,7 +28,11 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
     Raises:
         ValueError: the same run twice, runs of different datasets, or a broken results.json.
     """
-    groups = [_parse(argument) for argument in arguments]
+    groups = []
+    for argument in arguments:
+        name, equals, members = argument.partition("=")
+        is_group = equals and not os.path.exists(argument)
+        groups.append((name, members.split(",")) if is_group else ("", [argument]))
     paths = [path for _, members in groups for path in members]
     names = dict(zip(paths, run_names(paths)))
     runs = {path: read_run(path) for path in paths}
@@ -48,14 +52,6 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
         f.write(table + "\n")
     draw_runs(output_dir, curves)
     return table
-
-
-def _parse(argument: str) -> tuple[str, list[str]]:
-    """Split "name=path,path" into name and paths; a path alone has no name."""
-    name, equals, paths = argument.partition("=")
-    if not equals or os.path.exists(argument):
-        return "", [argument]
-    return name, paths.split(",")
 
 
 def run_names(paths: Sequence[str]) -> list[str]:

@@ -247,10 +247,8 @@ def _common(lists: Sequence[list]) -> list:
     return [item for item in lists[0] if all(item in other for other in lists[1:])]
 
 
-def save_figure(figure: Figure, path: str) -> list[str]:
-    """Write ``path``.png and ``path``.pdf, making their folder; return the two paths."""
+def save_figure(figure: Figure, path: str) -> None:
+    """Write ``path``.png and ``path``.pdf, making their folder."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    written = [f"{path}.{suffix}" for suffix in ("png", "pdf")]
-    for name in written:
-        figure.savefig(name, dpi=150)
-    return written
+    for suffix in ("png", "pdf"):
+        figure.savefig(f"{path}.{suffix}", dpi=150)

@@ -128,10 +128,10 @@ def covered_overlaps(
     # matching is only needed where two objects share theirs
     for b, n in _contended(winners, images):
         members = slice(*np.searchsorted(images, (n, n + 1)))
-        iou = _dense(pairs, members, budgets[b])
-        for z, of_range in enumerate(in_range[:, members]):
-            if of_range.sum() > 1:
-                overlaps[b, z, members][of_range] = match_greedily(iou[of_range])
+        of_image = slice(*np.searchsorted(pairs.objects, (members.start, members.stop)))
+        close = Pairs(*(array[of_image][pairs.proposals[of_image] < budgets[b]] for array in pairs))
+        for of_size, counted in zip(overlaps[b], in_range[:, close.objects]):
+            match_greedily(Pairs(*(array[counted] for array in close)), of_size)
     return overlaps
 
 
@@ -177,33 +177,20 @@ def _contended(winners: np.ndarray, images: np.ndarray) -> list[tuple[int, int]]
     return np.stack([twice // num_images, twice % num_images], axis=1).tolist()
 
 
-def _dense(pairs: Pairs, members: slice, budget: int) -> np.ndarray:
-    """Return the IoU matrix of some objects (a slice) and the close proposals in the budget."""
-    of_image = slice(*np.searchsorted(pairs.objects, (members.start, members.stop)))
-    objects, proposals, iou = (array[of_image] for array in pairs)
-    within = proposals < budget
-    _, column = np.unique(proposals[within], return_inverse=True)
-    matrix = np.zeros((members.stop - members.start, column.max(initial=-1) + 1))
-    matrix[objects[within] - members.start, column] = iou[within]
-    return matrix
+def match_greedily(pairs: Pairs, overlaps: np.ndarray) -> None:
+    """Match the objects and proposals of one image one to one, largest IoU first.
 
-
-def match_greedily(iou: np.ndarray) -> np.ndarray:
-    """Match objects and proposals one to one, largest IoU (G, K) first.
-
-    Returns:
-        (G,) the IoU of each object with its own proposal; 0 without one.
+    Args:
+        overlaps: (G,) is set to the IoU of each object with its own proposal; 0 without one.
     """
-    iou = iou.copy()
-    overlaps = np.zeros(len(iou))
-    for _ in range(min(iou.shape)):
-        g, k = np.unravel_index(iou.argmax(), iou.shape)
-        if iou[g, k] <= 0:
-            break
-        overlaps[g] = iou[g, k]
-        iou[g, :] = 0
-        iou[:, k] = 0
-    return overlaps
+    overlaps[pairs.objects] = 0
+    objects, proposals = set(), set()  # that are matched
+    for m in np.argsort(-pairs.iou, kind="stable"):
+        g, k = pairs.objects[m], pairs.proposals[m]
+        if g not in objects and k not in proposals:
+            overlaps[g] = pairs.iou[m]
+            objects.add(g)
+            proposals.add(k)
 
 
 def recall(overlaps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

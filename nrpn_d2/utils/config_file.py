@@ -1,7 +1,31 @@
-"""Config files: read without running what is in them; errors name the file."""
+"""Config files: found by name, and read without running what is in them; errors name the file."""
+
+from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def get_config_file(name: str) -> str:
+    """Return the path of one of this project's configs, as ``model_zoo.get_config_file`` does.
+
+    Args:
+        name: of a file in configs/, such as "voc_nrpn_vgg16.yaml".
+
+    Raises:
+        ValueError: there is no such config; names those there are.
+    """
+    # In a wheel they are in the package, in a checkout beside it
+    folder = _PACKAGE / "configs"
+    if not folder.is_dir():
+        folder = _PACKAGE.parent / "configs"
+    path = folder / name
+    if not path.is_file():
+        files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*.*"))
+        raise ValueError(f"there is no config {name!r}; it must be one of {', '.join(files)}")
+    return str(path)
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:

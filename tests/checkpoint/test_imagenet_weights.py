@@ -1,6 +1,8 @@
 """ImageNet VGG-16 into the backbone, its copy in the nRPN, and the box head."""
 
+import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,16 +60,13 @@ def saved(weights, path):
 def assert_filled(model, weights):
     """That the model holds the weights (torchvision's names), the nRPN's backbone included."""
     state = model.state_dict()
-    for theirs, layer in FEATURES.items():
-        for kind in ("weight", "bias"):
-            expected = weights[f"{theirs}.{kind}"]
-            assert torch.equal(state[f"backbone.{layer}.{kind}"], expected)
-            nrpn = f"proposal_generator.negative_rpn.backbone.{layer}.{kind}"
-            assert torch.equal(state[nrpn], expected)
-    for theirs, layer in list(CLASSIFIER.items())[:2]:
-        for kind in ("weight", "bias"):
-            expected = weights[f"{theirs}.{kind}"]
-            assert torch.equal(state[f"roi_heads.box_head.{layer}.{kind}"], expected)
+    backbones = ("backbone", "proposal_generator.negative_rpn.backbone")
+    places = {theirs: [f"{b}.{layer}" for b in backbones] for theirs, layer in FEATURES.items()}
+    places["classifier.0"] = ["roi_heads.box_head.fc6"]
+    places["classifier.3"] = ["roi_heads.box_head.fc7"]
+    for theirs, ours in places.items():
+        for name, kind in itertools.product(ours, ("weight", "bias")):
+            assert torch.equal(state[f"{name}.{kind}"], weights[f"{theirs}.{kind}"])
 
 
 @pytest.fixture
@@ -87,36 +86,10 @@ def vgg16_model(pixels):
     """The paper's detector around VGG-16, with these pixels."""
     cfg = get_cfg()
     add_nrpn_config(cfg)
-    cfg.merge_from_list(
-        [
-            "MODEL.DEVICE",
-            "cpu",
-            "MODEL.BACKBONE.NAME",
-            "build_vgg_backbone",
-            "MODEL.PROPOSAL_GENERATOR.NAME",
-            "HardNegativeRPN",
-            "MODEL.RPN.IN_FEATURES",
-            ["conv5"],
-            "MODEL.ROI_HEADS.IN_FEATURES",
-            ["conv5"],
-            "MODEL.ROI_HEADS.NAME",
-            "StandardROIHeads",
-            "MODEL.ROI_BOX_HEAD.NAME",
-            "VGGBoxHead",
-            "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
-            "ROIPool",
-            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
-            7,
-            "MODEL.NRPN.SHARE_FEATURES",
-            True,
-            "INPUT.FORMAT",
-            pixels.format,
-            "MODEL.PIXEL_MEAN",
-            list(pixels.mean),
-            "MODEL.PIXEL_STD",
-            list(pixels.std),
-        ]
-    )
+    cfg.merge_from_file(Path(__file__).parents[2] / "configs/voc_nrpn_vgg16.yaml")
+    cfg.MODEL.DEVICE, cfg.MODEL.NRPN.SHARE_FEATURES = "cpu", True
+    cfg.INPUT.FORMAT = pixels.format
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixels.mean), list(pixels.std)
     return build_model(cfg).eval()
 
 
@@ -211,26 +184,22 @@ def as_detectron(weights):
     return {"blobs": {**blobs, "conv1_1_w_momentum": np.zeros(3)}}
 
 
-@pytest.mark.parametrize("write", [dict, as_pycaffe, as_detectron])
+def old_shapes(weights):
+    """Caffe once stored fc6 as (1, 1, 4096, 25088)."""
+    is_old = {k: k.startswith("fc") and k.endswith("weight") for k in weights}
+    return {k: v[None, None] if is_old[k] else v for k, v in weights.items()}
+
+
+@pytest.mark.parametrize("write", [dict, old_shapes, as_pycaffe, as_detectron])
 def test_caffe_files(write, tmp_path):
-    path = tmp_path / "vgg.pkl"
-    if write is dict:
+    content, path = write(small_vgg(caffe=True)), tmp_path / "vgg.pkl"
+    if write in (dict, old_shapes):
         path = tmp_path / "vgg.pth"
-        saved(small_vgg(caffe=True), path)
+        torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps(write(small_vgg(caffe=True))))
+        path.write_bytes(pickle.dumps(content))
     model = build_model(small_cfg())
     NRPNCheckpointer(model).load(str(path))
-    assert_filled(model, small_vgg())
-
-
-def test_old_caffe_shapes(tmp_path):
-    """Caffe once stored fc6 as (1, 1, 4096, 25088)."""
-    weights = small_vgg(caffe=True)
-    for layer in ("fc6", "fc7", "fc8"):
-        weights[f"{layer}.weight"] = weights[f"{layer}.weight"][None, None]
-    model = build_model(small_cfg())
-    NRPNCheckpointer(model).load(saved(weights, tmp_path / "vgg.pth"))
     assert_filled(model, small_vgg())
 
 

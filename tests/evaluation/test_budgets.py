@@ -2,45 +2,29 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from small_detectors import OTHER_HEADS
+from small_models import small_cfg
 
 from nrpn_d2.evaluation import with_budgets
 
 BUDGETS = [5, 20, 60]
 
 
-def small_config(*overrides):
-    cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            *("MODEL.DEVICE", "cpu"),
-            *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
-            *("MODEL.RESNETS.DEPTH", 18),
-            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-            *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
-            *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
-            *("MODEL.FPN.OUT_CHANNELS", 16),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64], [96], [128]]),
-            *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
-            *("MODEL.RPN.POST_NMS_TOPK_TEST", 33),
-            *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-            *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"]),
-            *("MODEL.ROI_HEADS.NUM_CLASSES", 3),
-            *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
-            *("MODEL.ROI_BOX_HEAD.NUM_FC", 1),
-            *("MODEL.ROI_BOX_HEAD.FC_DIM", 16),
-            *("TEST.DETECTIONS_PER_IMAGE", 40),
-            *overrides,
-        ]
-    )
-    return cfg
+def small_config(**overrides):
+    settings = {
+        "MODEL__PROPOSAL_GENERATOR__NAME": "RPN",
+        "MODEL__RPN__POST_NMS_TOPK_TEST": 33,
+        "TEST__DETECTIONS_PER_IMAGE": 40,
+    }
+    return small_cfg("fpn", **{**settings, **overrides})
 
 
 def random_model(cfg):
     torch.manual_seed(0)
     model = build_model(cfg).eval()
+    torch.manual_seed(0)  # whatever other heads have drawn
     if hasattr(model, "roi_heads"):  # spread the scores, so that the threshold and NMS have work
         predictor = model.roi_heads.box_predictor
         for head in predictor if isinstance(predictor, torch.nn.ModuleList) else [predictor]:
@@ -71,25 +55,21 @@ def assert_equal_detections(found, expected):
     assert found.pred_classes.tolist() == expected.pred_classes.tolist()
 
 
-AGNOSTIC = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
-CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *AGNOSTIC)
-MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead")
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("heads", [(), CASCADE, MASKS], ids=["standard", "cascade", "masks"])
-def test_budgets_equal_separate_runs(heads):
+@pytest.mark.parametrize("kind", ["standard", "cascade", "mask"])
+def test_budgets_equal_separate_runs(kind):
+    heads = OTHER_HEADS.get(kind, {})
     images = random_images()
-    model = random_model(small_config(*heads))
+    model = random_model(small_config(**heads))
     outputs = with_budgets(model, BUDGETS)(images)
     # Without a budget in its name, everything is the model's own
     for output, expected in zip(outputs, model(images)):
         assert_equal_detections(output["instances"], expected["instances"])
-        assert output["instances"].has("pred_masks") == bool(heads == MASKS)
+        assert output["instances"].has("pred_masks") == (kind == "mask")
     assert [list(output["instances_at"]) for output in outputs] == [BUDGETS] * 2
     scores = []
     for budget in BUDGETS:
-        separate = random_model(small_config("MODEL.RPN.POST_NMS_TOPK_TEST", budget, *heads))
+        separate = random_model(small_config(MODEL__RPN__POST_NMS_TOPK_TEST=budget, **heads))
         for output, expected in zip(outputs, separate(images)):
             assert_equal_detections(output["instances_at"][budget], expected["instances"])
         scores.append(output["instances_at"][budget].scores)
@@ -101,7 +81,7 @@ def test_budgets_equal_separate_runs(heads):
 @torch.no_grad()
 def test_proposals_are_those_of_a_proposal_network(model):
     images = random_images()
-    network = random_model(small_config("MODEL.META_ARCHITECTURE", "ProposalNetwork"))
+    network = random_model(small_config(MODEL__META_ARCHITECTURE="ProposalNetwork"))
     network.load_state_dict(model.state_dict(), strict=False)
     from_detector = with_budgets(model, BUDGETS)(images)
     from_network = with_budgets(network, BUDGETS)(images)
@@ -148,7 +128,7 @@ def test_the_model_stays_as_it_was(model):
 
 @torch.no_grad()
 def test_precomputed_proposals():
-    model = random_model(small_config("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"))
+    model = random_model(small_config(MODEL__PROPOSAL_GENERATOR__NAME="PrecomputedProposals"))
     images = random_images()
     for image in images:
         height, width = image["image"].shape[1:]
