@@ -9,6 +9,7 @@ deltas, so that neither a backbone nor a head takes part.
 
 Detectron2  label_and_sample_anchors and losses of its RPN
 Random      ours with random negatives: the same task
+IoUTarget   the same, with the IoU of its regressed box as the target of a positive
 OHEM        ours with negatives of largest loss
 NRPN        ours with mining: false positives, the nRPN's mini-batch and loss, its hard negatives
             after NMS, all scalars for the log; the nRPN's logits are given, too
@@ -43,8 +44,6 @@ NUM_IMAGES, NUM_OBJECTS = 2, 20
 class GivenLogits(nn.Module):
     """In the place of the nRPN."""
 
-    has_unread_layers = False
-
     def __init__(self, logits):
         super().__init__()
         self.logits = nn.Parameter(logits)
@@ -55,11 +54,14 @@ class GivenLogits(nn.Module):
 
 def build(name):
     """An RPN on an FPN's five maps."""
-    sampler, generator = (name, "HardNegativeRPN") if name != "Detectron2" else ("Random", "RPN")
+    generator = "RPN" if name == "Detectron2" else "HardNegativeRPN"
+    sampler = name if name in ("OHEM", "NRPN") else "Random"
+    loss = name if name == "IoUTarget" else "BCE"
     cfg = build_cfg(
         opts=[
             *("MODEL.PROPOSAL_GENERATOR.NAME", generator),
             *("MODEL.RPN.NEGATIVE_SAMPLER.NAME", sampler),
+            *("MODEL.RPN.OBJECTNESS_LOSS.NAME", loss),
             *("MODEL.RPN.IN_FEATURES", list(STRIDES), "MODEL.ROI_HEADS.IN_FEATURES", list(STRIDES)),
             *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]]),
             *("MODEL.NRPN.SHARE_FEATURES", True, "MODEL.NRPN.WARMUP_ITERS", 0),
@@ -144,7 +146,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
     args = parser.parse_args()
-    names = ("Detectron2", "Random", "OHEM", "NRPN")
+    names = ("Detectron2", "Random", "IoUTarget", "OHEM", "NRPN")
     steps = {name: Step(name, tuple(args.size)) for name in names}
     rng = np.random.default_rng(0)
     seconds = {name: np.empty((args.rounds, 2)) for name in steps}

@@ -135,6 +135,19 @@ def test_experiments_differ_only_in_what_they_compare(data):
         assert cfg == rpn
 
 
+@pytest.mark.parametrize(
+    "iou, baseline", [("vgg16", "voc_rpn_vgg16"), ("R50_FPN", "voc_nrpn_R50_FPN")]
+)
+def test_the_recommended_form_differs_only_in_its_target(iou, baseline):
+    cfg, other = load(f"voc_iou_{iou}.yaml"), load(f"{baseline}.yaml")
+    loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
+    assert (loss.NAME, loss.IOU_OF, loss.NEAR_NEGATIVES) == ("IoUTarget", "proposal", False)
+    assert cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME == "Random"
+    other.OUTPUT_DIR, other.MODEL.RPN.NEGATIVE_SAMPLER.NAME = cfg.OUTPUT_DIR, "Random"
+    other.MODEL.RPN.OBJECTNESS_LOSS.NAME = "IoUTarget"
+    assert cfg == other
+
+
 def test_the_papers_settings():
     cfg = load("voc_nrpn_overlap_vgg16.yaml")
     assert cfg.SOLVER.IMS_PER_BATCH == 1 and cfg.SOLVER.MAX_ITER == 20 * 5011

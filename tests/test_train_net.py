@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -90,7 +91,11 @@ def test_warmup_ends_at_the_same_iteration_with_and_without_a_break(own_folder, 
 def test_log_shows_the_exchange(own_folder, tmp_path):
     run("shapes_nrpn", tmp_path / "out", *SMALL, *own_folder, "SOLVER.MAX_ITER", "4")
     log = (tmp_path / "out" / "log.txt").read_text()
-    assert "nRPN joint  false_positives: 16  hard_negatives: " in log
+    assert re.search(
+        r"nRPN joint: 16 false positives per image; of the nRPN's proposals, the RPN still "
+        r"believes \d+ %  ap: \S+  hard_negatives: ",
+        log,
+    )
     assert [p for p in os.listdir(tmp_path / "out") if p.startswith("events.out")]
 
 
@@ -128,8 +133,12 @@ def test_warmup_scales_with_the_world_size():
     assert cfg.MODEL.NRPN.WARMUP_ITERS == 1000
 
 
-def test_the_papers_experiment_at_full_size(tmp_path, monkeypatch):
-    """VGG-16 at 600 pixels: two iterations, the second joint, and an evaluation."""
+@pytest.mark.parametrize("config", ["voc_nrpn_vgg16", "voc_iou_vgg16"])
+def test_an_experiment_at_full_size(config, tmp_path, monkeypatch):
+    """The paper's, and the one that we recommend: VGG-16 at 600 pixels.
+
+    Two iterations, with the nRPN the second joint, and an evaluation.
+    """
     objects = [
         ("dog", (48, 60, 195, 371)),
         ("person", (8, 12, 352, 350)),
@@ -143,7 +152,7 @@ def test_the_papers_experiment_at_full_size(tmp_path, monkeypatch):
     write_voc_folder(tmp_path / "VOC2007", images, splits={"trainval": ids, "test": ids})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     results = run(
-        "voc_nrpn_vgg16",
+        config,
         tmp_path / "out",
         "MODEL.WEIGHTS",
         "",
@@ -154,5 +163,6 @@ def test_the_papers_experiment_at_full_size(tmp_path, monkeypatch):
         "DATALOADER.NUM_WORKERS",
         "0",
     )
-    assert metrics(tmp_path / "out")[1]["nrpn/joint"] == 1
+    joint = metrics(tmp_path / "out")[1].get("nrpn/joint")
+    assert joint == (1 if config == "voc_nrpn_vgg16" else None)
     assert 0 <= results["bbox"]["AP50"] <= 100 and 0 <= results["box_proposals"]["R50@300"] <= 100

@@ -10,19 +10,25 @@ from detectron2.utils.events import EventWriter, get_event_storage
 def log_exchange(
     logits: torch.Tensor,
     nrpn_logits: torch.Tensor | None,
+    labels: torch.Tensor,
     is_fp: torch.Tensor,
     hard: torch.Tensor,
 ) -> None:
     """Put what the networks give each other in this iteration into the event storage.
 
     nrpn/joint is 0 in the warm-up and 1 after it. nrpn/false_positives and nrpn/hard_negatives are
-    counts per image. The others are mean scores on these anchors, of the RPN (nrpn/rpn_score_on_fp,
-    nrpn/rpn_score_on_hard) and of the nRPN (nrpn/score_on_fp, nrpn/score_on_hard); a mean over no
-    anchors is left out.
+    counts per image. Mean scores on these anchors are nrpn/rpn_score_on_fp and
+    nrpn/rpn_score_on_hard, of the RPN, and nrpn/score_on_fp and nrpn/score_on_hard, of the nRPN.
+
+    How well the nRPN keeps up with the RPN: nrpn/believed is the fraction of the hard negatives
+    that are false positives of the RPN at that moment, the others it has learned already or never
+    took for objects; nrpn/ap is the average precision of the nRPN's ranking of the background for
+    the false positives, the mean over images. A mean over nothing is left out.
 
     Args:
         logits: (N, R), of the RPN.
         nrpn_logits: (N, R), or None in the warm-up.
+        labels: (N, R), the matcher's.
         is_fp: (N, R) bool, the RPN's false positives.
         hard: (N, R) bool, the hard negatives that the RPN learns from.
     """
@@ -36,6 +42,8 @@ def log_exchange(
         stats["nrpn/score_on_fp"] = _mean_score(nrpn_logits, is_fp)
         stats["nrpn/rpn_score_on_hard"] = _mean_score(logits, hard)
         stats["nrpn/score_on_hard"] = _mean_score(nrpn_logits, hard)
+        stats["nrpn/believed"] = (hard & is_fp).sum() / hard.sum()
+        stats["nrpn/ap"] = average_precision(nrpn_logits, labels == 0, is_fp)
     storage = get_event_storage()
     storage.put_scalar("nrpn/joint", float(nrpn_logits is not None), smoothing_hint=False)
     values = torch.stack(list(stats.values())).tolist()  # one transfer from the GPU
@@ -46,6 +54,29 @@ def log_exchange(
 
 def _mean_score(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (logits.float().sigmoid() * mask).sum() / mask.sum()
+
+
+def average_precision(
+    logits: torch.Tensor, ranked: torch.Tensor, relevant: torch.Tensor, depth: int = 1000
+) -> torch.Tensor:
+    """Return the average precision of rankings, the mean over those that have relevant anchors.
+
+    Args:
+        logits: (N, R), which rank the anchors of each image.
+        ranked: (N, R) bool, those that take part.
+        relevant: (N, R) bool, some of them.
+        depth: anchors further down count as not found.
+
+    Returns:
+        (), nan without relevant anchors.
+    """
+    order = logits.float().masked_fill(~ranked, -float("inf"))
+    order = order.topk(min(depth, order.shape[1]), dim=1).indices
+    hit = relevant.gather(1, order)
+    rank = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+    precision = hit.cumsum(1) / rank
+    counts = relevant.sum(1)
+    return ((precision * hit).sum(1) / counts.clamp(min=1)).sum() / (counts > 0).sum()
 
 
 class ExchangePrinter(EventWriter):
@@ -60,10 +91,15 @@ class ExchangePrinter(EventWriter):
         names = sorted(name for name in storage.histories() if name.startswith("nrpn/"))
         if "nrpn/joint" not in names:
             return
-        names.remove("nrpn/joint")
         phase = "joint" if storage.history("nrpn/joint").latest() else "warm-up"
-        values = "  ".join(
-            f"{name[len('nrpn/') :]}: {storage.history(name).avg(self.window_size):.3g}"
+        means = {
+            name.removeprefix("nrpn/"): storage.history(name).avg(self.window_size)
             for name in names
-        )
-        self.logger.info("nRPN %s  %s", phase, values)
+            if name != "nrpn/joint"
+        }
+        sentence = f"{means.pop('false_positives'):.3g} false positives per image"
+        if "believed" in means:
+            share = 100 * means.pop("believed")
+            sentence += f"; of the nRPN's proposals, the RPN still believes {share:.0f} %"
+        values = "  ".join(f"{name}: {value:.3g}" for name, value in means.items())
+        self.logger.info("nRPN %s: %s  %s", phase, sentence, values)

@@ -208,7 +208,7 @@ class HardNegativeRPN(RPN):
         sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
         losses |= self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious, proposal_ious)
         if self.negative_rpn is not None:
-            log_exchange(rpn_logits, nrpn_logits, is_fp, sample.hard)
+            log_exchange(rpn_logits, nrpn_logits, labels, is_fp, sample.hard)
         return losses
 
     def train_nrpn(

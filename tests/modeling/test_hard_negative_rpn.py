@@ -180,7 +180,6 @@ class _Head(nn.Module):
 
 class _NRPN(nn.Module):
     backbone = None
-    has_unread_layers = False
 
     def __init__(self, logits):
         super().__init__()
@@ -259,6 +258,9 @@ def test_one_step_by_hand():
         "nrpn/score_on_fp": sigmoid(torch.tensor([2.0, 1.0])).mean(),
         "nrpn/rpn_score_on_hard": sigmoid(torch.tensor([0.5, -1.0, 0.0])).mean(),
         "nrpn/score_on_hard": sigmoid(torch.tensor([5.0, 4.0, 3.0])).mean(),
+        "nrpn/believed": torch.tensor(0.0),  # the RPN scores none of the three over 0.7
+        # The nRPN ranks the two false positives fourth and fifth of the background
+        "nrpn/ap": torch.tensor((1 / 4 + 2 / 5) / 2),
     }.items():
         assert scalars[name] == pytest.approx(value.item(), abs=1e-6), name
 

@@ -39,6 +39,10 @@ def test_no_more_than_detectron2s(num_images, classes):
     detectron2 = learn(None, gts)
     for sampler in ("Random", "OHEM", "IoUBalanced", "NRPN"):
         assert learn(sampler, gts) <= detectron2
+    iou = {"MODEL__RPN__OBJECTNESS_LOSS__NAME": "IoUTarget"}
+    assert learn("Random", gts, **iou) <= detectron2
+    best = {"MODEL__NRPN__FP_BY": "proposal", "MODEL__NRPN__FALSE_ALARMS": 8}
+    assert learn("NRPN", gts, **iou, **best) <= detectron2
     focal = {"MODEL__RPN__OBJECTNESS_LOSS__NAME": "Focal"}
     assert learn("All", gts, **focal) <= detectron2
 
