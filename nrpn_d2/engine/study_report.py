@@ -17,7 +17,7 @@ from scipy import stats
 from ..evaluation.score_evaluator import NUM_BINS
 from ..utils.saving import atomic_open
 from .study import Study
-from .study_results import TIME, Result
+from .study_results import TIME, Result, write_results
 
 CONFIDENCE = 0.95
 DEFAULT_NMS = 0.7
@@ -247,13 +247,16 @@ def figures_of(study: Study, values: Values, rows: Sequence[Row]) -> dict[str, F
 
 
 def write_report(study: Study, results: Sequence[Result], folder: str) -> str:
-    """Write tables.md and figures into a folder.
+    """Write tables.md, figures, and the results.csv of what the tables show, into a folder.
 
     Returns:
         The tables.
     """
     os.makedirs(folder, exist_ok=True)
     results = [r for r in results if r.iterations in study.iterations]
+    columns = {*map(read_column, study.columns), (TIME, "")}
+    shown = [r for r in results if r.dataset == study.dataset and (r.metric, r.nms) in columns]
+    write_results(os.path.join(folder, "results.csv"), shown)
     values = by_seed(results, study.dataset)
     rows = rows_of(results, list(study.variants))
     if not rows:
