@@ -49,13 +49,15 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.data.anchors.fitting import fit_anchors, knee, quality
     from nrpn_d2.data.anchors.reach import config_levels
     from nrpn_d2.data.anchors.seen import seen_objects
+    from nrpn_d2.data.checks import check_registered
     from nrpn_d2.engine.defaults import build_cfg
-    from nrpn_d2.evaluation.dataset import find_dataset
     from nrpn_d2.utils.saving import atomic_open
 
     setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, args.opts)
-    names = [find_dataset(cfg, name) for name in args.dataset or cfg.DATASETS.TRAIN]
+    names = args.dataset or cfg.DATASETS.TRAIN
+    for name in names:
+        check_registered(name, "--dataset" if args.dataset else "DATASETS.TRAIN")
     objects = seen_objects((r for name in names for r in DatasetCatalog.get(name)), cfg)
     levels = config_levels(cfg)
     fits = fit_anchors(objects, levels, args.k)

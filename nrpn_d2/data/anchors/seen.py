@@ -7,6 +7,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
+from ..reading import is_ignored
+
 
 class SeenObjects(NamedTuple):
     """N objects to learn, in pixels of the resized images."""
@@ -32,7 +34,7 @@ def seen_objects(records: Iterable[dict[str, Any]], cfg: CfgNode) -> SeenObjects
     boxes, image_of_box, sizes = [], [], []
     for record in records:
         for annotation in record.get("annotations", ()):
-            if not (annotation.get("difficult") or annotation.get("iscrowd")):
+            if not is_ignored(annotation):
                 boxes.append(absolute_box(annotation))
                 image_of_box.append(len(sizes))
         sizes.append((record["width"], record["height"]))
