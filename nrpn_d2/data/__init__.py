@@ -20,13 +20,10 @@ from .mapper import VOCDatasetMapper
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
 from .voc.reader import read_voc
 
-VOCError = DatasetError  # its name until COCO and YOLO came
-
 __all__ = [
     "SHAPES_CLASSES",
     "DatasetError",
     "VOCDatasetMapper",
-    "VOCError",
     "check_datasets",
     "make_shapes",
     "read_voc",
