@@ -100,6 +100,7 @@ def test_without_detectron2_the_import_says_how_to_get_it(wheel, tmp_path, proce
 
 OPTIONS = """
 MODEL.RPN.NEGATIVE_SAMPLER.NAME StillWrong MODEL.RPN.OBJECTNESS_LOSS.NAME SmoothBCE
+MODEL.NRPN.FP_SELECT beside_objects
 DATASETS.OWN [['signs','signs.csv']] DATASETS.TRAIN ('signs',) DATASETS.TEST ('signs',)
 MODEL.ROI_HEADS.NUM_CLASSES 2 MODEL.VGG.DEPTHS [1,1,1,1] MODEL.NRPN.WARMUP_ITERS 1
 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0
@@ -119,6 +120,6 @@ def test_the_code_of_extending_md_trains_and_evaluates(wheel, tmp_path, process_
     assert code == 0, output
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
     (training,) = [line for line in map(json.loads, lines) if "total_loss" in line]
-    assert training["nrpn/hard_negatives"] > 0
+    assert training["nrpn/hard_negatives"] > 0 and training["nrpn/false_positives"] > 0
     results = json.loads((tmp_path / "run" / "inference" / "results.json").read_text())
     assert results["dataset"] == "signs" and results["metrics"]["confident"]["mean"] == 0
