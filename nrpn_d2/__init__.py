@@ -38,6 +38,7 @@ from .data import register_datasets
 from .modeling import torchvision_backbone, vgg  # noqa: F401  (registers)
 from .modeling.hard_negative_rpn import HardNegativeRPN
 from .modeling.losses import OBJECTNESS_LOSS_REGISTRY
+from .modeling.mining import MINER_REGISTRY
 from .modeling.negative_rpn import NegativeRPN
 from .modeling.samplers import NEGATIVE_SAMPLER_REGISTRY
 from .utils.config_file import get_config_file
@@ -47,6 +48,7 @@ register_datasets()
 __version__ = "0.1.0"
 __all__ = [
     "HardNegativeRPN",
+    "MINER_REGISTRY",
     "NegativeRPN",
     "OBJECTNESS_LOSS_REGISTRY",
     "NEGATIVE_SAMPLER_REGISTRY",

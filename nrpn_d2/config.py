@@ -56,7 +56,8 @@ def add_nrpn_config(cfg: CN) -> None:
     # What counts as a false positive: "threshold" (paper, Sec. 2.2: score over FP_SCORE), "topk"
     # (the FP_TOPK best-scored background anchors of an image), "overestimate" (score minus IoU over
     # FP_SCORE) or "overestimate_topk" (the FP_TOPK background anchors of largest score minus IoU).
-    # With objectness that means IoU, hardly any background scores over 0.7
+    # With objectness that means IoU, hardly any background scores over 0.7. Or a name of your own
+    # in MINER_REGISTRY
     cfg.MODEL.NRPN.FP_SELECT = "threshold"
     # "threshold" and "overestimate": objectness probability, or its excess over the IoU, over which
     # it counts

@@ -28,7 +28,6 @@ def load(name):
     [
         ("MODEL.NRPN.FP_SCORE", 1.5),
         ("MODEL.NRPN.FP_IOU", -0.1),
-        ("MODEL.NRPN.FP_SELECT", "best"),
         ("MODEL.NRPN.FP_TOPK", 0),
         ("MODEL.NRPN.FP_BY", "proposals"),
         ("MODEL.NRPN.FALSE_ALARMS", -1),

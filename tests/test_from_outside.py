@@ -1,5 +1,6 @@
 """What another project gets: the wheel, and the code of docs/extending.md run with it alone."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,3 +96,30 @@ def test_without_detectron2_the_import_says_how_to_get_it(wheel, tmp_path, proce
     last = output.splitlines()[-1]
     assert last.startswith("ModuleNotFoundError: nrpn_d2 needs Detectron2: pip install "), output
     assert "During handling" not in output
+
+
+OPTIONS = """
+MODEL.RPN.NEGATIVE_SAMPLER.NAME StillWrong MODEL.RPN.OBJECTNESS_LOSS.NAME SmoothBCE
+MODEL.NRPN.FP_SELECT beside_objects
+DATASETS.OWN [['signs','signs.csv']] DATASETS.TRAIN ('signs',) DATASETS.TEST ('signs',)
+MODEL.ROI_HEADS.NUM_CLASSES 2 MODEL.VGG.DEPTHS [1,1,1,1] MODEL.NRPN.WARMUP_ITERS 1
+INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0
+SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 OUTPUT_DIR run
+"""
+
+
+def test_the_code_of_extending_md_trains_and_evaluates(wheel, tmp_path, process_environment):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S)
+    for block in blocks:
+        (tmp_path / re.match(r"# (\w+\.py)", block)[1]).write_text(block)
+    lines = ["image,x0,y0,x1,y1,class", "a.png,4,4,40,40,stop", "a.png,50,8,90,60,yield"]
+    (tmp_path / "signs.csv").write_text("\n".join([*lines, "b.png,4,4,40,40,stop"]))
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (96, 64), (90, 120, 150)).save(tmp_path / name)
+    code, output = python(tmp_path, process_environment, wheel, "train.py", *OPTIONS.split())
+    assert code == 0, output
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    (training,) = [line for line in map(json.loads, lines) if "total_loss" in line]
+    assert training["nrpn/hard_negatives"] > 0 and training["nrpn/false_positives"] > 0
+    results = json.loads((tmp_path / "run" / "inference" / "results.json").read_text())
+    assert results["dataset"] == "signs" and results["metrics"]["confident"]["mean"] == 0

@@ -51,7 +51,6 @@ READERS = {
     "nrpn_d2/engine/resume.py": {"yaml.safe_load"},
     "nrpn_d2/evaluation/false_positives.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
-    "nrpn_d2/evaluation/runs.py": {"open", "json.load"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
     "nrpn_d2/utils/safe_load.py": {
         *("open", "torch.load", "zipfile.ZipFile", "_ArraysOnly", "_Naming"),  # tests/utils

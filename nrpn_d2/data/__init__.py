@@ -7,6 +7,7 @@ yolo.py          data.yaml and text files -> records
 voc/             folders in VOC layout -> records
 shapes/          the folder of the embedded dataset
 reading.py, faults.py, image_header.py   what the readers of all formats share
+anchors/         which objects the anchors reach; anchors that fit them
 mapper.py        record -> model input
 proposal_files.py  proposals for Detectron2's MODEL.LOAD_PROPOSALS, and of any method
 loader.py        -> batches, by the seed and the iteration alone
@@ -19,13 +20,10 @@ from .mapper import VOCDatasetMapper
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
 from .voc.reader import read_voc
 
-VOCError = DatasetError  # its name until COCO and YOLO came
-
 __all__ = [
     "SHAPES_CLASSES",
     "DatasetError",
     "VOCDatasetMapper",
-    "VOCError",
     "check_datasets",
     "make_shapes",
     "read_voc",

@@ -38,14 +38,19 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     first = None
     for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog:
-                hint = did_you_mean(name, DatasetCatalog.list())
-                message = f"DATASETS.{key} names {name!r}, and there is no such dataset; {hint}"
-                raise DatasetError(f"{message}Correct it, or DATASETS.OWN or VOC_NAME and VOC_ROOT")
+            check_registered(name, f"DATASETS.{key}")
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
                 first = first or name
                 _check_num_classes(key, name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
                 _check_same_classes(first, name)
+
+
+def check_registered(name: str, origin: str) -> None:
+    """Raise DatasetError unless there is a dataset ``name``, which ``origin`` asks for."""
+    if name not in DatasetCatalog:
+        hint = did_you_mean(name, DatasetCatalog.list())
+        message = f"{origin} names {name!r}, and there is no such dataset; {hint}"
+        raise DatasetError(f"{message}Correct it, or DATASETS.OWN or VOC_NAME and VOC_ROOT")
 
 
 def _check_num_classes(key: str, name: str, of_model: int) -> None:

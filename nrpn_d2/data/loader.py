@@ -178,6 +178,11 @@ class TrainLoader:
         self._bucket_of = _is_wide(records) if group_by_aspect_ratio else [False] * len(records)
         self.start_at(0, seed)
 
+    def some_records(self, count: int) -> list[dict[str, Any]]:
+        """Return at most ``count`` of the records, evenly spread."""
+        step = -(-len(self._records) // count)
+        return [self._records[i] for i in range(0, len(self._records), step)]
+
     def start_at(self, iteration: int, seed: int) -> None:
         """Leave out what an iteration before ``iteration`` gets; call it before the first batch."""
         self._start = iteration

@@ -1,4 +1,4 @@
-"""Hooks of the trainer: the best checkpoint; PreciseBN that resumes exactly and knows the nRPN."""
+"""Hooks of the trainer: the best checkpoint, a PreciseBN that resumes, anchors that do not fit."""
 
 import logging
 import math
@@ -11,13 +11,17 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 
+from ..data.anchors.reach import MAX_OUT_OF_REACH, REACHED, anchor_levels, best_ious, reached
+from ..data.anchors.seen import seen_objects
 from ..data.loader import TrainLoader
 from ..evaluation import WritingEvaluators
 from ..utils.safe_load import load_file
+from .train_loop import rpns_of
 
 
 def best_metric(cfg: CfgNode) -> str:
@@ -141,3 +145,34 @@ class RepeatablePreciseBN(PreciseBN):
         self._logger.info("Running precise-BN for %d iterations", self._num_iter)
         with EventStorage(self.trainer.iter):  # what the model reports is not the training's
             update_bn_stats(self._model, iter(self._data_loader), self._num_iter)
+
+
+class WarnOfAnchors(HookBase):
+    """Warns at the start if more than a tenth of the objects is out of reach of the anchors."""
+
+    IMAGES = 2000  # that are looked at
+
+    def __init__(self, cfg: CfgNode):
+        self._cfg = cfg
+        self._logger = logging.getLogger(__name__)
+
+    def before_train(self):
+        generators = [rpn.anchor_generator for rpn in rpns_of(self.trainer.model)]
+        loader = self.trainer.data_loader
+        # Of other kinds, such as rotated anchors, the boxes of the objects say too little
+        if not (generators and isinstance(generators[0], DefaultAnchorGenerator)):
+            return
+        if not isinstance(loader, TrainLoader):
+            return
+        records = [r for r in loader.some_records(self.IMAGES) if "width" in r and "height" in r]
+        objects = seen_objects(records, self._cfg)
+        best = best_ious(objects, anchor_levels(generators[0])).max(axis=1)
+        out_of_reach = 1 - reached(best)[0]
+        if out_of_reach > MAX_OUT_OF_REACH:
+            self._logger.warning(
+                "No anchor reaches an IoU of %g with %.0f %% of the objects in %s; "
+                "tools/fit_anchors.py finds anchors that fit",
+                REACHED[0],
+                100 * out_of_reach,
+                ", ".join(self._cfg.DATASETS.TRAIN),
+            )

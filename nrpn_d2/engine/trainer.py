@@ -21,7 +21,14 @@ from ..evaluation import build_evaluators, with_budgets
 from ..modeling.events import ExchangePrinter
 from ..utils.seeding import seed_all
 from . import run_folder
-from .hooks import BestCheckpoint, RepeatablePreciseBN, best_metric, check_best_metric, finite
+from .hooks import (
+    BestCheckpoint,
+    RepeatablePreciseBN,
+    WarnOfAnchors,
+    best_metric,
+    check_best_metric,
+    finite,
+)
 from .resume import check_training_state, config_changes, warn_of_changes
 from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
 
@@ -201,6 +208,8 @@ class Trainer(DefaultTrainer):
         evaluates = self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST
         if evaluates:
             check_best_metric(self.cfg, self.build_evaluator)
+        if comm.is_main_process():
+            hooks.append(WarnOfAnchors(self.cfg))
         if comm.is_main_process() and evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
         return hooks

@@ -13,8 +13,8 @@ import os
 
 from detectron2.config import CfgNode
 
-from .budgets import BudgetedModel, with_budgets
-from .ground_truth import GroundTruth, load_ground_truth
+from .budgets import with_budgets
+from .ground_truth import load_ground_truth
 from .proposal_errors import ProposalErrorEvaluator
 from .recall_evaluator import ProposalRecallEvaluator
 from .runs import EVALUATORS, WritingEvaluators
@@ -22,8 +22,6 @@ from .voc_evaluator import VOCDetectionEvaluator
 
 __all__ = [
     "EVALUATORS",
-    "BudgetedModel",
-    "GroundTruth",
     "ProposalErrorEvaluator",
     "ProposalRecallEvaluator",
     "VOCDetectionEvaluator",

@@ -14,11 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def with_budgets(model: nn.Module, budgets: Sequence[int]) -> "BudgetedModel":
-    """Wrap a model, possibly in DistributedDataParallel, for ``inference_on_dataset`` and the
-    evaluators of this package; see :class:`BudgetedModel`."""
-    return BudgetedModel(
-        model.module if isinstance(model, DistributedDataParallel) else model, budgets
-    )
+    """Wrap a model, also one in DistributedDataParallel; see :class:`BudgetedModel`."""
+    model = model.module if isinstance(model, DistributedDataParallel) else model
+    return BudgetedModel(model, budgets)
 
 
 class BudgetedModel(nn.Module):

@@ -4,6 +4,7 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..utils.saving import atomic_open
 from .evaluator import format_table
@@ -12,8 +13,6 @@ from .runs import EVALUATORS, draw_runs, read_run
 # Half the width of a mean's 95 % interval, in standard errors, by the number of values (Student's
 # t; of more than ten runs, a little too wide)
 STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
-
-Results = Mapping[str, Mapping[str, float]]  # task -> {metric: value}
 
 
 def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
@@ -76,11 +75,11 @@ def run_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def comparison_table(columns: Mapping[str, Sequence[Results]]) -> str:
+def comparison_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """Format what the evaluators compare, n/a for what a run lacks.
 
     Args:
-        columns: name -> results of one run, or of several that differ in their seed.
+        columns: name -> task -> {metric: value} of one run, or of several with other seeds.
     """
     rows: dict[tuple[str, str], dict[str, list[float]]] = {}  # in the order of the first with them
     for name, group in columns.items():

@@ -22,7 +22,6 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 STYLES = cycler(linestyle=("-", "--", ":")) * cycler(color=COLORS)
 BOX_COLOR, OBJECT_COLOR = COLORS[0], COLORS[4]
 MAX_CLASSES = 100  # that are drawn; each takes a tenth of a second
-TICKS = (0, 0.5, 1)
 
 
 class Panel(NamedTuple):
@@ -167,8 +166,8 @@ def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
             precisions = by_task["bbox"][name]
             aps.append(100 * float(np.mean(precisions)))
             axes.plot(np.linspace(0, 1, len(precisions)), precisions, **style)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)
-        axes.set(xlabel="recall", ylabel="precision")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         # In the order of the legend; of many runs the range
         many = len(aps) > 3
         ap = f"{min(aps):.0f} to {max(aps):.0f}" if many else ", ".join(f"{x:.0f}" for x in aps)

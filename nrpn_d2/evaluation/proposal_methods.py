@@ -84,8 +84,8 @@ def gradient_edges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_xywh(boxes: np.ndarray) -> np.ndarray:
-    boxes = np.reshape(boxes, (-1, 4)).astype(float)
-    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    corner, sides = np.hsplit(np.reshape(boxes, (-1, 4)).astype(float), 2)
+    return np.hstack([corner, corner + sides])
 
 
 def _ximgproc() -> Any:

@@ -115,13 +115,8 @@ def covered_overlaps(
 
     Returns:
         (B, Z, G), 0 for a miss, nan where the object is not in the range.
-
-    Raises:
-        ValueError: a budget below 1, or none.
     """
     budgets = np.asarray(budgets)
-    if budgets.size == 0 or budgets.min() < 1:
-        raise ValueError(f"budgets must be positive numbers of proposals, got {budgets.tolist()}")
     best_iou, winners = _best_at_budgets(pairs, len(images), budgets)
     overlaps = np.where(in_range, best_iou[:, None], np.nan)
     # If each object of an image has another best proposal, each gets it, in any range: greedy

@@ -13,6 +13,7 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
 from ..utils.saving import atomic_open
+from ..utils.text_files import load_json
 from .evaluator import PerImageEvaluator, together
 from .figures import save_figure
 from .proposal_errors import ProposalErrorEvaluator
@@ -108,11 +109,7 @@ def read_run(path: str) -> dict[str, Any]:
     existing = [place for place in places if os.path.isfile(place)]
     if not existing:
         raise FileNotFoundError(f"no results.json of an evaluation at {' or '.join(places)}")
-    with open(existing[0]) as f:
-        try:
-            run = json.load(f)
-        except (ValueError, RecursionError) as e:  # neither JSON nor text
-            raise ValueError(f"{existing[0]} is not a results.json of an evaluation: {e!r}") from e
+    run = load_json(existing[0])
     if isinstance(run, dict):
         run.setdefault("curves", {})
     _check_run(run, existing[0])

@@ -112,9 +112,8 @@ class VOCDetectionEvaluator(PerImageEvaluator):
     def _evaluate_task(
         self, parts: dict[int, tuple]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        images = np.repeat(
-            np.array([*parts], int), [len(scores) for _, scores, _ in parts.values()]
-        )
+        counts = [len(scores) for _, scores, _ in parts.values()]
+        images = np.repeat(np.array([*parts], int), counts)
         empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
         detections = Detections(images, *map(np.concatenate, zip(empty, *parts.values())))
         ap, curves = evaluate_detections(detections, self.ground_truth, AR_THRESHOLDS)

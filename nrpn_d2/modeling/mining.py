@@ -5,8 +5,52 @@ Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the 
 regressed from it, with the ground-truth box that it overlaps most, 0 in an image without objects.
 """
 
+from collections.abc import Callable
+
 import torch
+from detectron2.utils.registry import Registry
 from torchvision.ops import nms
+
+MINER_REGISTRY = Registry("MINER")
+MINER_REGISTRY.__doc__ = """
+Registry of what counts as a false positive of the RPN, chosen by ``MODEL.NRPN.FP_SELECT``.
+
+A registered function is called with ``(logits, ious, background, *, score, topk)``: (N, R) tensors,
+the last one bool, with the anchors to choose from; and ``MODEL.NRPN.FP_SCORE`` and ``FP_TOPK``. It
+returns (N, R) bool; what it chooses off the background does not count.
+"""
+
+
+@MINER_REGISTRY.register()
+def threshold(
+    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
+) -> torch.Tensor:
+    """Objectness probability over ``score``: the paper's definition."""
+    return logits.float().sigmoid() > score
+
+
+@MINER_REGISTRY.register()
+def topk(
+    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
+) -> torch.Tensor:
+    """The ``topk`` best-scored of each image: some even where the RPN is never that sure."""
+    return _best(logits, background, topk)
+
+
+@MINER_REGISTRY.register()
+def overestimate(
+    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
+) -> torch.Tensor:
+    """Objectness probability minus IoU over ``score``, for an RPN whose scores mean the IoU."""
+    return logits.float().sigmoid() - ious > score
+
+
+@MINER_REGISTRY.register()
+def overestimate_topk(
+    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
+) -> torch.Tensor:
+    """The ``topk`` of each image with the largest objectness probability minus IoU."""
+    return _best(logits.float().sigmoid() - ious, background, topk)
 
 
 def false_positives(
@@ -14,7 +58,7 @@ def false_positives(
     labels: torch.Tensor,
     ious: torch.Tensor,
     *,
-    select: str = "threshold",
+    select: Callable[..., torch.Tensor] = threshold,
     score: float = 0.7,
     iou: float = 0.3,
     topk: int = 16,
@@ -26,27 +70,15 @@ def false_positives(
 
     Args:
         logits, labels, ious: (N, R), logits of the RPN.
-        select: "threshold" for the paper's definition, objectness probability over ``score``;
-            "topk" for the ``topk`` best-scored of each image, which finds some even where the RPN
-            is never that sure. "overestimate" and "overestimate_topk" are the same with the
-            objectness probability minus the IoU, for an RPN whose scores mean the IoU.
-        score, iou, topk: see ``select``; a false positive has an IoU below ``iou``.
+        select: see ``MINER_REGISTRY``.
+        score, topk: for ``select``.
+        iou: a false positive has an IoU below it.
 
     Returns:
         (N, R) bool.
     """
     background = (labels == 0) & (ious < iou)
-    if select == "threshold":
-        return background & (logits.float().sigmoid() > score)
-    if select == "topk":
-        return _best(logits, background, topk)
-    overestimate = logits.float().sigmoid() - ious
-    if select == "overestimate":
-        return background & (overestimate > score)
-    if select == "overestimate_topk":
-        return _best(overestimate, background, topk)
-    choices = "'threshold', 'topk', 'overestimate', 'overestimate_topk'"
-    raise ValueError(f"MODEL.NRPN.FP_SELECT {select!r} is none of {choices}")
+    return background & select(logits, ious, background, score=score, topk=topk)
 
 
 def _best(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Tensor:

@@ -14,8 +14,9 @@ from detectron2.modeling import build_anchor_generator, build_backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
+from ..config_checks import registered
 from .losses import bce
-from .mining import false_alarms, false_positives, hard_negatives, nrpn_labels
+from .mining import MINER_REGISTRY, false_alarms, false_positives, hard_negatives, nrpn_labels
 from .samplers import NRPN
 
 
@@ -180,7 +181,7 @@ def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
         ),
         "find_false_positives": partial(
             false_positives,
-            select=nrpn.FP_SELECT,
+            select=registered(cfg, "MODEL.NRPN.FP_SELECT", MINER_REGISTRY),
             score=nrpn.FP_SCORE,
             iou=nrpn.FP_IOU,
             topk=nrpn.FP_TOPK,

@@ -5,67 +5,17 @@ checked, too), and what "skip" leaves: objects on images "a" and "b", None for a
 FATAL if it raises the same error.
 """
 
-import json
 import os
 import re
-import time
 
 import pytest
+from export_folder import LABEL, YAML, ExportFolder
 from hostile_files import DEEP_JSON, hostile_yaml, yaml_bomb
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from small_models import small_cfg
 
 from nrpn_d2.data import DatasetError
-from nrpn_d2.data.coco import coco_datasets
-from nrpn_d2.data.yolo import yolo_datasets
 
 FATAL = "fatal"
-BOX = [10, 5, 20, 10]
-LABEL = "0 0.5 0.5 0.5 0.5"
-YAML = "train: images\nnames: [cat, dog]\n"
-
-
-class Folder:
-    """images/a.jpg with two objects and images/b.jpg with one, as COCO and as YOLO."""
-
-    def __init__(self, root):
-        self.root = root
-        self.json, self.yaml = root / "coco.json", root / "data.yaml"
-        (root / "images").mkdir()
-        (root / "labels").mkdir()
-        for name in "ab":
-            Image.new("RGB", (60, 40)).save(root / "images" / f"{name}.jpg")
-            self.label(LABEL, name)
-        self.label(f"{LABEL}\n1 0.25 0.25 0.2 0.2\n")
-        self.yaml.write_text(YAML)
-        size = {"width": 60, "height": 40}
-        images = [{"id": 1, "file_name": "a.jpg", **size}, {"id": 2, "file_name": "b.jpg", **size}]
-        objects = [
-            {"image_id": i, "category_id": c, "bbox": BOX} for i, c in ((1, 4), (1, 9), (2, 4))
-        ]
-        categories = [{"id": 4, "name": "cat", "keypoints": ["eye"]}, {"id": 9, "name": "dog"}]
-        self.content = {"images": images, "annotations": objects, "categories": categories}
-        self.save()
-
-    def save(self):
-        self.json.write_text(json.dumps(self.content))
-
-    def label(self, text, name="a"):
-        content = text if isinstance(text, bytes) else text.encode()
-        (self.root / "labels" / f"{name}.txt").write_bytes(content)
-
-    def read(self, is_coco, on_error="error"):
-        """Number of objects on a and b; None for an image that was dropped."""
-        cfg = small_cfg(DATASETS__ON_ERROR=on_error).DATASETS
-        if is_coco:
-            datasets = coco_datasets("x", [str(self.json), str(self.root / "images")], cfg)
-        else:
-            datasets = yolo_datasets("x", [str(self.yaml)], cfg)
-        records = next(iter(datasets.values())).load()
-        counts = {os.path.basename(r["file_name"])[0]: len(r["annotations"]) for r in records}
-        return counts.get("a"), counts.get("b")
 
 
 def content(**changes):
@@ -275,7 +225,7 @@ ROWS = [(kind, name) for kind, rows in (("COCO", COCO), ("YOLO", YOLO)) for name
 def test_it_is_named_and_counted(tmp_path, kind, name, caplog):
     is_coco = kind == "COCO"
     change, message, left = (COCO if is_coco else YOLO)[name]
-    folder = Folder(tmp_path)
+    folder = ExportFolder(tmp_path)
     assert folder.read(is_coco) == (2, 1)
     change(folder)
     if isinstance(folder.content, dict):
@@ -297,90 +247,3 @@ def test_it_is_named_and_counted(tmp_path, kind, name, caplog):
 
 def test_there_are_enough():
     assert len(ROWS) >= 60
-
-
-@pytest.mark.parametrize("start", [b"", b'{"images": [', b"[" * 100, b'{"images": ["'])
-def test_200_mb_of_nonsense(tmp_path, start):
-    folder = Folder(tmp_path)
-    with open(folder.json, "wb") as file:
-        file.write(start)
-        for _ in range(200):
-            file.write(os.urandom(2**10) * 2**10 if not start else b"1234567,\n" * 116_508)
-    folder.yaml.write_bytes(b"names: [" + b"a, " * 2**20)
-    began = time.process_time()
-    for is_coco in (True, False):
-        with pytest.raises(DatasetError, match="invalid JSON|larger than"):
-            folder.read(is_coco)
-    assert time.process_time() - began < 60
-
-
-VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-KEYS = "id file_name width height image_id category_id bbox iscrowd segmentation keypoints"
-KEYS = [*KEYS.split(), "name"]
-WORDS = ["0", "1", "2", "-1", "0.5", "0.25", "1e-9", "nan", "inf", "1e400", "0x1", "1_0", "", "#"]
-
-
-def fuzz(examples):
-    return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
-
-
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory):
-    return Folder(tmp_path_factory.mktemp("fuzz"))
-
-
-def check(folder, is_coco):
-    """What is read is usable, and both ways to take faults agree."""
-    try:
-        strict = folder.read(is_coco)
-    except DatasetError as error:
-        assert str(folder.root) in str(error)
-        strict = None
-    try:
-        assert strict in (None, folder.read(is_coco, "skip"))
-    except DatasetError:
-        assert strict is None
-
-
-@fuzz(400)
-@given(data=st.data())
-def test_any_values_in_coco(fuzzed, data):
-    content = json.loads(json.dumps(fuzzed.content))
-    for _ in range(data.draw(st.integers(1, 3))):
-        elements = content[data.draw(st.sampled_from(list(content)))]
-        index = data.draw(st.integers(0, len(elements) - 1))
-        if isinstance(elements[index], dict) and data.draw(st.booleans()):
-            elements[index][data.draw(st.sampled_from(KEYS))] = data.draw(VALUES)
-        else:
-            elements[index] = data.draw(VALUES)
-    fuzzed.json.write_text(json.dumps(content))
-    check(fuzzed, is_coco=True)
-
-
-@fuzz(300)
-@given(content=st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)).map("\n".join))
-def test_any_words_in_labels(fuzzed, content):
-    fuzzed.yaml.write_text(YAML)
-    fuzzed.label(content)
-    check(fuzzed, is_coco=False)
-
-
-@fuzz(300)
-@given(
-    content=st.one_of(
-        st.binary(max_size=60),
-        st.dictionaries(
-            st.sampled_from(["train", "val", "names", "nc", "path"]), VALUES, max_size=5
-        ).map(lambda value: json.dumps({"train": "images", "names": ["cat", "dog"], **value})),
-    )
-)
-def test_any_values_in_yaml(fuzzed, content):
-    fuzzed.label(LABEL)
-    fuzzed.yaml.write_bytes(content if isinstance(content, bytes) else content.encode())
-    check(fuzzed, is_coco=False)

@@ -96,8 +96,8 @@ def test_a_file_that_is_no_study(tmp_path):
 
 
 def test_wrong_values_name_the_variant(tmp_path):
-    variants = {"rpn": {}, "typo": {"MODEL.NRPN.FP_SELECT": "bset"}}
-    with pytest.raises(ValueError, match="variant 'typo': MODEL.NRPN.FP_SELECT is 'bset'"):
+    variants = {"rpn": {}, "typo": {"MODEL.NRPN.FP_BY": "bset"}}
+    with pytest.raises(ValueError, match="variant 'typo': MODEL.NRPN.FP_BY is 'bset'"):
         Study.read(study_file(tmp_path, variants=variants)).check()
 
 

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.coco_evaluation import _evaluate_box_proposals
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, Instances
 from registered_dataset import near_boxes, random_boxes, registered
 
 from nrpn_d2.evaluation import (
@@ -107,15 +106,6 @@ def test_difficult_objects_and_crowds_are_not_to_be_found_and_no_error(kind):
         both = detected([MEDIUM, SMALL], [0, 0], [0.9, 0.8])
         assert evaluate(VOCDetectionEvaluator(name), [both])["bbox"]["AP50"] == 100
     assert results["R50@1"] == 100 and np.isnan(results["R50m@1"])
-
-
-def test_boxes_are_read_by_their_mode():
-    with registered([[(SMALL, 0), (LARGE, 0)]], ["ring"]) as name:
-        expected = load_ground_truth(name).boxes
-        for obj in DatasetCatalog.get(name)[0]["annotations"]:
-            obj["bbox"] = BoxMode.convert(obj["bbox"], BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-            obj["bbox_mode"] = BoxMode.XYWH_ABS
-        np.testing.assert_array_equal(load_ground_truth(name).boxes, expected)
 
 
 def test_dataset_without_objects():

@@ -55,13 +55,9 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="results.json.*inference"):
         read_run(str(tmp_path))
     path = tmp_path / "results.json"
-    path.write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="results.json is not a results.json"):
-        read_run(str(tmp_path))
-    whole = {"dataset": "rings", "metrics": METRICS, "curves": {}}
+    whole = {"dataset": "rings", "metrics": {"bbox": {"AP50": 1}}, "curves": {}}
     for content, message in (
-        ("not json", "JSONDecodeError"),
-        ("[" * 100_000, "RecursionError"),
+        ("[" * 100_000, "invalid JSON"),
         ("[]", "'dataset' is missing"),
         ('{"bbox": {}}', "'dataset' is missing"),
         (json.dumps({**whole, "metrics": [1]}), "'metrics' is missing or not an object"),
@@ -71,7 +67,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         (json.dumps({**whole, "curves": {"recall": [1]}}), "'recall' is missing or not an object"),
     ):
         path.write_text(content)
-        with pytest.raises(ValueError, match=f"results.json is not a results.json.*: .*{message}"):
+        with pytest.raises(ValueError, match=f"results.json.*: .*{message}"):
             read_run(str(tmp_path))
 
 

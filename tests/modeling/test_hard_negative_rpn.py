@@ -13,6 +13,7 @@ from torch import nn
 
 from nrpn_d2.modeling.hard_negative_rpn import HardNegativeRPN
 from nrpn_d2.modeling.losses import OBJECTNESS_LOSS_REGISTRY
+from nrpn_d2.modeling.mining import topk
 from nrpn_d2.modeling.samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN, OHEM, All, Sample
 
 OFF = {"MODEL__RPN__NEGATIVE_SAMPLER__NAME": "Random"}
@@ -346,6 +347,11 @@ class HardestOfAll(NRPN):
         return super().hard_negatives(background, quota, logits, ious, hardness)
 
 
+def test_an_unknown_miner_is_named():
+    with pytest.raises(ValueError, match="FP_SELECT is 'best'; .* 'overestimate_topk', or reg"):
+        build_model(small_cfg(MODEL__NRPN__FP_SELECT="best"))
+
+
 def test_a_sampler_registered_outside_gets_hardness():
     model = build_model(small_cfg(MODEL__RPN__NEGATIVE_SAMPLER__NAME="HardestOfAll", **TOPK))
     _, scalars = train_step(model, batch(instances(TWO_OBJECTS)))
@@ -374,7 +380,7 @@ def test_built_from_config_and_from_arguments_are_equal():
     given.load_state_dict(built.state_dict())
     for rpn in (built, given):
         assert rpn.warmup_iters == 7 and rpn.nrpn_loss_weight == 0.3 and rpn.ignore_ioa == 0.9
-        assert rpn.find_false_positives.keywords == dict(select="topk", score=0.6, iou=0.2, topk=5)
+        assert rpn.find_false_positives.keywords == dict(select=topk, score=0.6, iou=0.2, topk=5)
         assert rpn.propose_hard_negatives.keywords == dict(pre_nms_topk=30, nms_thresh=0.4)
         assert rpn.nrpn_sampler.max_positives == 16 and rpn.nrpn_sampler.hard_fraction == 0.75
     results = []

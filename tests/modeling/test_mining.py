@@ -1,11 +1,11 @@
 """The miner against naive loops on random cases."""
 
-import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nrpn_d2.modeling import mining
 from nrpn_d2.modeling.mining import false_alarms, false_positives, hard_negatives, nrpn_labels
 
 INF = float("inf")
@@ -24,7 +24,7 @@ def anchors(draw):
 @given(anchors(), st.floats(0.1, 0.9), st.floats(0.05, 0.5))
 def test_threshold_is_the_papers_definition(data, score, iou):
     logits, labels, ious = data
-    found = false_positives(logits, labels, ious, select="threshold", score=score, iou=iou)
+    found = false_positives(logits, labels, ious, select=mining.threshold, score=score, iou=iou)
     probabilities = logits.sigmoid()
     for i in range(logits.shape[0]):
         for a in range(logits.shape[1]):
@@ -35,7 +35,7 @@ def test_threshold_is_the_papers_definition(data, score, iou):
 @given(anchors(), st.integers(1, 40))
 def test_topk_is_the_best_scored_background(data, topk):
     logits, labels, ious = data
-    found = false_positives(logits, labels, ious, select="topk", topk=topk)
+    found = false_positives(logits, labels, ious, select=mining.topk, topk=topk)
     for i in range(logits.shape[0]):
         background = [a for a in range(logits.shape[1]) if labels[i, a] == 0 and ious[i, a] < 0.3]
         background.sort(key=lambda a: -logits[i, a])
@@ -51,22 +51,26 @@ def test_papers_thresholds_are_the_defaults():
     assert found.tolist() == [[False, True, False, False]]
 
 
-def test_unknown_selection():
-    with pytest.raises(ValueError, match="FP_SELECT 'best'"):
-        false_positives(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), select="best")
+def test_a_miner_chooses_from_the_background_alone():
+    def everything(logits, ious, background, *, score, topk):
+        return torch.ones_like(background)
+
+    labels, ious = torch.tensor([[0, 0, 1, -1]]), torch.tensor([[0.0, 0.3, 0.0, 0.0]])
+    found = false_positives(torch.zeros(1, 4), labels, ious, select=everything)
+    assert found.tolist() == [[True, False, False, False]]
 
 
 def test_overestimates():
     # scores 0.9, 0.8, 0.6, 0.9; minus IoUs of 0.25, 0.05, 0, 0.1: 0.65, 0.75, 0.6, and an object
     scores, ious = torch.tensor([[0.9, 0.8, 0.6, 0.9]]), torch.tensor([[0.25, 0.05, 0.0, 0.1]])
     labels = torch.tensor([[0, 0, 0, 1]])
-    found = false_positives(scores.logit(), labels, ious, select="overestimate", score=0.62)
+    found = false_positives(scores.logit(), labels, ious, select=mining.overestimate, score=0.62)
     assert found.tolist() == [[True, True, False, False]]
-    found = false_positives(scores.logit(), labels, ious, select="overestimate_topk", topk=1)
+    found = false_positives(scores.logit(), labels, ious, select=mining.overestimate_topk, topk=1)
     assert found.tolist() == [[False, True, False, False]]
     # FP_IOU holds here, too
     found = false_positives(
-        scores.logit(), labels, ious, select="overestimate_topk", topk=2, iou=0.2
+        scores.logit(), labels, ious, select=mining.overestimate_topk, topk=2, iou=0.2
     )
     assert found.tolist() == [[False, True, True, False]]
 
