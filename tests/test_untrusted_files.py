@@ -46,6 +46,8 @@ READERS = {
     "nrpn_d2/checkpoint/checkpointer.py": {"open"},
     "nrpn_d2/checkpoint/imagenet_weights.py": {"PathManager.open"},  # tests/checkpoint
     "nrpn_d2/data/image_header.py": {"open", "Image.open"},
+    "nrpn_d2/data/inspection/image.py": {"Image.open"},  # tests/tools
+    "nrpn_d2/data/inspection/page.py": {"detection_utils.read_image"},  # tests/tools
     "nrpn_d2/data/mapper.py": {"read_image"},
     "nrpn_d2/data/voc/xml.py": {"defusedxml.ElementTree.fromstring"},
     "nrpn_d2/deploy/sources.py": {"detection_utils.read_image", "cv2.VideoCapture"},

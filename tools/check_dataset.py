@@ -2,14 +2,13 @@
 """Check datasets before training on them.
 
     python tools/check_dataset.py --config-file configs/bccd_rpn.yaml --output check
-    python tools/check_dataset.py --config-file ... --dataset mine_train mine_val \\
-        --accept "near-duplicate image" "large box"
+    python tools/check_dataset.py --config-file ... --dataset mine_train --accept "large box"
 
 Reads labels and images of all datasets (default: DATASETS.TRAIN and DATASETS.TEST) and prints what
 they consist of and what is wrong: what a run with DATASETS.ON_ERROR "error" stops at, images that
 cannot be decoded, duplicate and suspiciously large boxes, and near-duplicate images within and
 across datasets. Writes report.json and report.html, a page with pictures, to --output (default:
-OUTPUT_DIR). The exit code is 0 if nothing was found but kinds that --accept names, 1 if something
+OUTPUT_DIR). The exit code is 0 if nothing was found but what --accept names, 1 if something
 was, and 2 for a wrong command line or config.
 """
 
@@ -25,8 +24,10 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", required=True, help="names model, image size and datasets")
-    parser.add_argument("--dataset", nargs="+", help="registered names")
-    parser.add_argument("--accept", nargs="+", default=[], metavar="KIND", help="of findings")
+    parser.add_argument("--dataset", action="append", help="a registered name; may be repeated")
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="KIND", help="of finding; may be repeated"
+    )
     parser.add_argument("--output", help="folder to write to")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
     return parser.parse_intermixed_args(args)

@@ -14,7 +14,9 @@ from PIL import Image
 
 from ...utils.seeding import seeded
 from ..anchors.seen import absolute_box
+from ..faults import DatasetError
 from ..mapper import VOCDatasetMapper
+from ..reading import is_ignored
 from .image import Finding
 from .inspection import Inspection
 from .report import kinds, statistics_rows
@@ -39,10 +41,11 @@ body {{ font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
   color: #1b1b1b; background: #fff; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.2rem; margin-top: 2rem; }}
 .wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; }}
+table {{ border-collapse: collapse; margin-bottom: 1rem; }}
 th, td {{ padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }}
 th:first-child, td:first-child {{ text-align: left; }}
 .grid {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); }}
+.samples {{ grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }}
 figure {{ margin: 0; }} svg {{ width: 100%; height: auto; background: #eee; display: block; }}
 figcaption, li {{ font-size: .85rem; overflow-wrap: anywhere; }}
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: .25rem; align-items: start; }}
@@ -58,7 +61,6 @@ rect.ignored {{ stroke: #777; stroke-dasharray: 4 3; }}
 class _Box(NamedTuple):
     corners: Sequence[float]
     look: str = ""  # "fault" or "ignored"
-    title: str = ""
 
 
 def to_html(inspection: Inspection, cfg: CfgNode) -> str:
@@ -68,24 +70,26 @@ def to_html(inspection: Inspection, cfg: CfgNode) -> str:
     for rows in statistics_rows(inspection):
         parts.append(_table(rows, ("", *inspection.statistics)))
     counts = kinds(inspection)
+    records = {task.record["file_name"]: task.record for task in inspection.readable}
     parts.append("<h2>Found</h2>")
     parts.append(_table(counts.items(), ("", "count")) if counts else "<p>Nothing is wrong.</p>")
     for kind, count in counts.items():
         parts.append(f"<h2>{escape(kind)} ({count})</h2>")
-        parts += _of_kind([f for f in inspection.findings if f.kind == kind])
+        parts += _of_kind([f for f in inspection.findings if f.kind == kind], records)
     parts.append("<h2>Random samples, before and after augmentation</h2>")
-    parts.append('<p>Blue: objects; grey, dashed: ignored ones.</p><div class="grid">')
+    parts.append('<p>Blue: objects; grey, dashed: ignored ones.</p><div class="grid samples">')
     parts += _samples(inspection, cfg)
     return "\n".join([*parts, "</div>", "</body>", "</html>", ""])
 
 
-def _of_kind(findings: Sequence[Finding]) -> Iterable[str]:
+def _of_kind(findings: Sequence[Finding], records: dict[str, dict[str, Any]]) -> Iterable[str]:
     yield '<div class="grid">'
     for finding in [finding for finding in findings if finding.image][:_PICTURES]:
-        boxes = [_Box(box, "fault") for box in finding.boxes]
-        pictures = _file_picture(finding.image, boxes)
+        faults = [_Box(box, "fault") for box in finding.boxes]
+        files = [path for path in (finding.image, finding.other) if path]
+        pictures = "".join(_file_picture(f, faults + _objects(records.get(f, {}))) for f in files)
         if finding.other:
-            pictures = f'<div class="pair">{pictures}{_file_picture(finding.other, [])}</div>'
+            pictures = f'<div class="pair">{pictures}</div>'
         yield _figure(pictures, finding.message)
     yield "</div>"
     yield f"<details><summary>List ({min(len(findings), _LINES)} of {len(findings)})</summary><ul>"
@@ -99,25 +103,31 @@ def _samples(inspection: Inspection, cfg: CfgNode) -> Iterable[str]:
     )
     mapper = VOCDatasetMapper(cfg, is_train=True)
     for number in sorted(chosen):
-        task = inspection.readable[number]
-        with seeded(0, number):
-            mapped = mapper(task.record)
-        pixels = mapped["image"].permute(1, 2, 0).numpy()
-        after = detection_utils.convert_image_to_rgb(pixels, cfg.INPUT.FORMAT)
-        boxes = [
-            *(_Box(box) for box in mapped["instances"].gt_boxes.tensor.tolist()),
-            *(_Box(box, "ignored") for box in mapped["instances"].ignored_boxes.tensor.tolist()),
-        ]
-        before = _file_picture(task.record["file_name"], _objects(task.record))
-        pair = f'<div class="pair">{before}{_picture(after, boxes)}</div>'
-        yield _figure(pair, task.record["file_name"])
+        record = {"annotations": [], **inspection.readable[number].record}
+        path = record["file_name"]
+        before = _file_picture(path, _objects(record))
+        try:
+            with seeded(0, number):
+                after = _mapped_picture(mapper(record), cfg.INPUT.FORMAT)
+        except DatasetError as error:
+            yield _figure(before, str(error))
+        else:
+            yield _figure(f'<div class="pair">{before}{after}</div>', path)
+
+
+def _mapped_picture(mapped: dict[str, Any], image_format: str) -> str:
+    """Return the picture of a model input."""
+    pixels, objects = mapped["image"].permute(1, 2, 0).numpy(), mapped["instances"]
+    boxes = [_Box(box) for box in objects.gt_boxes.tensor.tolist()]
+    boxes += [_Box(box, "ignored") for box in objects.ignored_boxes.tensor.tolist()]
+    return _picture(detection_utils.convert_image_to_rgb(pixels, image_format), boxes)
 
 
 def _objects(record: dict[str, Any]) -> list[_Box]:
     annotations = record.get("annotations", ())
-    ignored = [bool(obj.get("difficult") or obj.get("iscrowd")) for obj in annotations]
-    looks = ["ignored" if is_ignored else "" for is_ignored in ignored]
-    return [_Box(absolute_box(obj), look) for obj, look in zip(annotations, looks)]
+    boxes = (absolute_box(obj) for obj in annotations)
+    looks = ("ignored" if is_ignored(obj) else "" for obj in annotations)
+    return [_Box(box, look) for box, look in zip(boxes, looks)]
 
 
 def _file_picture(path: str, boxes: Sequence[_Box]) -> str:
