@@ -123,9 +123,7 @@ class Case:
         merge_config_file(small_cfg(), str(self.write("bad.yaml", content)))
 
     def data(self, name, content):
-        getattr(self.run, name).write_bytes(
-            content if isinstance(content, bytes) else content.encode()
-        )
+        self.write(getattr(self.run, name), content)
         self.run.train()
 
 
