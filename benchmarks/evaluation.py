@@ -15,9 +15,7 @@ import io
 import logging
 import multiprocessing
 import os
-import resource
 import tempfile
-import threading
 import time
 from unittest import mock
 
@@ -206,12 +204,6 @@ def compare(title, theirs, ours, data, runs, keys):
     print(f"largest difference of {len(keys)} metrics: {difference:.2g} percent points", flush=True)
 
 
-def resident():
-    """Resident memory of this process, in MiB."""
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * resource.getpagesize() / 2**20
-
-
 def peak_memory(evaluate, num_images):
     """Peak resident memory in this process beyond the objects, in MiB.
 
@@ -221,18 +213,17 @@ def peak_memory(evaluate, num_images):
         data = Data(num_images, folder)
         data.write_xml()
         gc.collect()
-        before, samples, done = resident(), [], threading.Event()
-
-        def sample():
-            while not done.wait(0.002):
-                samples.append(resident())
-
-        sampler = threading.Thread(target=sample)
-        sampler.start()
+        before = memory("VmRSS")
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")  # the peak so far becomes what is resident
         evaluate(data)
-        done.set()
-        sampler.join()
-        return max(samples) - before
+        return memory("VmHWM") - before
+
+
+def memory(field):
+    """A field of this process's /proc/self/status, in MiB."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(field)) / 2**10
 
 
 def recall_detectron2_once(data):

@@ -16,14 +16,13 @@ holds half of the rounds. Memory is the peak while a model runs, over what it ho
 import argparse
 import functools
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tabulate import tabulate
+from timing import in_turn, peak_memory, ratio, wait_for_gpu
 from torch import Tensor, nn
 
 from nrpn_d2.checkpoint.trained_model import load_model
@@ -71,40 +70,8 @@ def timed(model: nn.Module, inputs: list[dict[str, Tensor]]) -> float:
     start = time.perf_counter()
     with torch.no_grad():
         model(inputs)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait_for_gpu()
     return time.perf_counter() - start
-
-
-def peak_memory(run: Callable[[], Any]) -> int:
-    """Return the bytes that ``run()`` allocates at its peak, beyond what was allocated before."""
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        run()
-    events = profile.profiler.kineto_results.events()
-    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    return int(np.cumsum([size for _, size in sorted(changes)]).max())
-
-
-def in_turn(
-    models: dict[str, nn.Module], inputs: list[dict[str, Tensor]], rounds: int
-) -> dict[str, np.ndarray]:
-    """Return the seconds of each model in each round, {name: (rounds,)}, in changing order."""
-    rng = np.random.default_rng(0)
-    seconds = {name: np.empty(rounds) for name in models}
-    for name in models:  # warm up
-        timed(models[name], inputs)
-    for i in range(rounds):
-        for name in rng.permutation(list(models)):
-            seconds[name][i] = timed(models[name], inputs)
-    return seconds
 
 
 def main() -> None:
@@ -126,17 +93,16 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, *args.size), generator=generator, dtype=torch.uint8)
     inputs = [{"image": image}]
-    seconds = in_turn(models, inputs, args.rounds)
+    runs = {name: functools.partial(timed, model, inputs) for name, model in models.items()}
+    seconds = in_turn(runs, args.rounds)
     rows = []
     for name, model in models.items():
-        quartiles = np.percentile(seconds[name] / seconds["stock"], [25, 50, 75])
         rows.append(
             [
                 name,
                 1000 * np.median(seconds[name]),
-                quartiles[1],
-                f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
-                peak_memory(functools.partial(timed, model, inputs)) / 2**20,
+                *ratio(seconds[name], seconds["stock"], digits=3),
+                peak_memory(runs[name]) / 2**20,
                 sum(p.numel() for p in model.parameters()),
                 sum(value.numel() for value in stock_weights(model).values()),
             ]

@@ -32,11 +32,12 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from host_syncs import counted_syncs
 from tabulate import tabulate
+from timing import ON_GPU, device_name, in_turn, ratio, wait_for_gpu
 from torch import nn
 
 from nrpn_d2.engine.defaults import build_cfg
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if ON_GPU else "cpu"
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 NUM_IMAGES, NUM_OBJECTS = 2, 20
 
@@ -114,10 +115,10 @@ class Step:
         """Of the forward pass, and of both passes."""
         start = time.perf_counter()
         loss = sum(self.forward().values())
-        wait()
+        wait_for_gpu()
         middle = time.perf_counter()
         loss.backward()
-        wait()
+        wait_for_gpu()
         return middle - start, time.perf_counter() - start
 
     def synchronisations(self):
@@ -134,11 +135,6 @@ class Step:
         return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
-def wait():
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,26 +144,16 @@ def main():
     args = parser.parse_args()
     names = ("Detectron2", "Random", "IoUTarget", "OHEM", "NRPN")
     steps = {name: Step(name, tuple(args.size)) for name in names}
-    rng = np.random.default_rng(0)
-    seconds = {name: np.empty((args.rounds, 2)) for name in steps}
     with EventStorage():
-        for step in steps.values():  # warm up
-            step.seconds()
-        for i in range(args.rounds):
-            for name in rng.permutation(list(steps)):
-                seconds[name][i] = steps[name].seconds()
+        seconds = in_turn({name: step.seconds for name, step in steps.items()}, args.rounds)
         rows = []
         for name, step in steps.items():
-            ratios = seconds[name] / seconds["Detectron2"]
-            quartiles = np.percentile(ratios, [25, 50, 75], axis=0)
-            row = [name, 1000 * np.median(seconds[name][:, 1])]
-            for part in (0, 1):
-                row += [quartiles[1, part], "{:.2f} to {:.2f}".format(*quartiles[::2, part])]
-            rows.append([*row, step.synchronisations()])
-    on_gpu = DEVICE == "cuda"
-    device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
-    anchors = sum(map(len, step.anchors))
-    print(f"{anchors} anchors, {args.rounds} rounds, {device}, torch {torch.__version__}")
+            (forward, forward_base), (both, both_base) = (
+                (seconds[name][:, part], seconds["Detectron2"][:, part]) for part in (0, 1)
+            )
+            ratios = *ratio(forward, forward_base), *ratio(both, both_base)
+            rows.append([name, 1000 * np.median(both), *ratios, step.synchronisations()])
+    print(f"{sum(map(len, step.anchors))} anchors, {args.rounds} rounds, {device_name()}")
     headers = ["", "ms", "ratio forward", "half of rounds", "ratio both passes", "half of rounds"]
     print(tabulate(rows, [*headers, "waits"], floatfmt=("", ".0f", ".2f", "", ".2f", "")))
 

@@ -30,12 +30,11 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from inference import peak_memory
 from tabulate import tabulate
+from timing import ON_GPU, device_name, in_turn, peak_memory, ratio, wait_for_gpu
 
 from nrpn_d2.engine.defaults import build_cfg
 
-ON_GPU = torch.cuda.is_available()
 CONFIGS = {"VGG-16": "voc_nrpn_vgg16.yaml", "R50-FPN": "voc_nrpn_R50_FPN.yaml"}
 VARIANTS = {
     "stock": ["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"],
@@ -89,6 +88,8 @@ class Step:
             self.model.proposal_generator.negative_rpn.backbone.compile()
 
     def __call__(self):
+        """Take the step, and return its seconds."""
+        start = time.perf_counter()
         kind, precision = ("cuda", torch.float16) if ON_GPU else ("cpu", torch.bfloat16)
         with torch.autocast(kind, dtype=precision, enabled=self.amp):
             if self.alone:
@@ -99,41 +100,27 @@ class Step:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-
-    def seconds(self):
-        start = time.perf_counter()
-        self()
-        if ON_GPU:
-            torch.cuda.synchronize()
+        wait_for_gpu()
         return time.perf_counter() - start
 
 
 def compare(model, variants, batch, args):
     """Print a table of one detector."""
     steps = {variant: Step(model, variant, batch, args.amp) for variant in variants}
-    seconds = {variant: np.empty(args.rounds) for variant in steps}
-    rng = np.random.default_rng(0)
     with EventStorage():
-        for step in steps.values():  # warm up, compile
-            step(), step()
-        for i in range(args.rounds):
-            for variant in rng.permutation(list(steps)):
-                seconds[variant][i] = steps[variant].seconds()
-        memory = {}
+        seconds, memory = in_turn(steps, args.rounds), {}
         for variant, step in steps.items():
             step.optimizer.zero_grad()
             memory[variant] = peak_memory(step)
     rows = []
     for variant, of_variant in seconds.items():
-        low, ratio, high = np.percentile(of_variant / seconds["stock"], [25, 50, 75])
-        half = f"{low:.2f} to {high:.2f}"
-        rows.append([variant, np.median(of_variant), ratio, half, memory[variant] / 2**20])
+        ratios = ratio(of_variant, seconds["stock"])
+        rows.append([variant, np.median(of_variant), *ratios, memory[variant] / 2**20])
     headers = [model, "seconds", "ratio", "half of rounds", "peak MiB"]
     print("\n" + tabulate(rows, headers, floatfmt=("", ".3f", ".2f", "", ".0f")))
     if {"separate", "one more"} <= seconds.keys():
-        ratios = seconds["separate"] / (seconds["stock"] + seconds["one more"])
-        low, ratio, high = np.percentile(ratios, [25, 50, 75])
-        print(f"separate / (stock + one more): {ratio:.2f}, half of rounds {low:.2f} to {high:.2f}")
+        median, half = ratio(seconds["separate"], seconds["stock"] + seconds["one more"])
+        print(f"separate / (stock + one more): {median:.2f}, half of rounds {half}")
 
 
 def main():
@@ -152,10 +139,9 @@ def main():
         parser.error("--variants needs stock, to which the others are compared")
     if args.amp and not ON_GPU and "VGG-16" in args.models:
         parser.error("--amp on a CPU: torchvision's RoIPool, of VGG-16, cannot; --models R50-FPN")
-    device = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} CPU threads"
     print(
         f"{args.images} images of {args.size[0]} x {args.size[1]}, {args.rounds} rounds, "
-        f"mixed precision {'on' if args.amp else 'off'}, {device}, torch {torch.__version__}"
+        f"mixed precision {'on' if args.amp else 'off'}, {device_name()}"
     )
     for model in args.models:
         compare(model, args.variants, random_batch(args.images, tuple(args.size)), args)

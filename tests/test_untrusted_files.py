@@ -27,6 +27,8 @@ from small_models import small_cfg
 import nrpn_d2
 from nrpn_d2.data.proposal_files import Proposals, load_proposals, save_proposals
 from nrpn_d2.data.shapes.dataset import make_shapes
+from nrpn_d2.engine.study import Study
+from nrpn_d2.engine.study_results import training_time
 from nrpn_d2.utils.config_file import merge_config_file
 from nrpn_d2.utils.text_files import load_json, load_yaml
 
@@ -44,11 +46,14 @@ READERS = {
     "nrpn_d2/checkpoint/checkpointer.py": {"open"},
     "nrpn_d2/checkpoint/imagenet_weights.py": {"PathManager.open"},  # tests/checkpoint
     "nrpn_d2/data/image_header.py": {"open", "Image.open"},
+    "nrpn_d2/data/inspection/image.py": {"Image.open"},  # tests/tools
+    "nrpn_d2/data/inspection/page.py": {"detection_utils.read_image"},  # tests/tools
     "nrpn_d2/data/mapper.py": {"read_image"},
     "nrpn_d2/data/voc/xml.py": {"defusedxml.ElementTree.fromstring"},
     "nrpn_d2/deploy/sources.py": {"detection_utils.read_image", "cv2.VideoCapture"},
     "nrpn_d2/deploy/predict_files.py": {"read_image"},
     "nrpn_d2/engine/resume.py": {"yaml.safe_load"},
+    "nrpn_d2/engine/study_results.py": {"open", "json.loads"},
     "nrpn_d2/evaluation/false_positives.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
@@ -118,9 +123,7 @@ class Case:
         merge_config_file(small_cfg(), str(self.write("bad.yaml", content)))
 
     def data(self, name, content):
-        getattr(self.run, name).write_bytes(
-            content if isinstance(content, bytes) else content.encode()
-        )
+        self.write(getattr(self.run, name), content)
         self.run.train()
 
 
@@ -164,6 +167,14 @@ WAYS = {
     ),
     "YAML bomb": (lambda case: load_yaml(str(case.write("bad.yaml", yaml_bomb()))), "bad.yaml"),
     "JSON": (lambda case: load_json(str(case.write("bad.json", DEEP_JSON))), "bad.json"),
+    "study": (
+        lambda case: Study.read(str(case.write("bad.yaml", hostile_yaml(case.marker)))),
+        "bad.yaml",
+    ),
+    "metrics of a run": (
+        lambda case: training_time(str(case.write("run/metrics.json", DEEP_JSON).parent)),
+        "metrics.json",
+    ),
     "XML bomb": (lambda case: case.data("xml", XML_BOMB), "a.xml"),
     "external entity": (lambda case: case.data("xml", EXTERNAL_XML), "a.xml"),
     "split": (lambda case: case.data("split", "../../../etc/passwd"), "train.txt"),

@@ -25,7 +25,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", required=True, help="names model, image size and datasets")
-    parser.add_argument("--dataset", nargs="+", help="registered names (default: DATASETS.TRAIN)")
+    parser.add_argument(
+        "--dataset", action="append", help="a registered name; may be repeated (DATASETS.TRAIN)"
+    )
     parser.add_argument("--k", type=_ks, default="3..12", help="such as 9 or 3..12 (default)")
     parser.add_argument("--output", help="folder to write to (default: OUTPUT_DIR)")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")

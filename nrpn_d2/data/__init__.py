@@ -8,6 +8,7 @@ voc/             folders in VOC layout -> records
 shapes/          the folder of the embedded dataset
 reading.py, faults.py, image_header.py   what the readers of all formats share
 anchors/         which objects the anchors reach; anchors that fit them
+inspection/      what is wrong with a dataset that could be read, and what it consists of
 mapper.py        record -> model input
 proposal_files.py  proposals for Detectron2's MODEL.LOAD_PROPOSALS, and of any method
 loader.py        -> batches, by the seed and the iteration alone

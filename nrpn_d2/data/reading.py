@@ -23,6 +23,7 @@ ON_ERROR = ("error", "skip")
 _LARGE = 2000  # images; below, starting processes costs more than it saves
 _SHOWN_FAULTS = 10
 _Task = TypeVar("_Task")
+_collected: list[tuple[DatasetError, str]] | None = None  # see collected_faults
 
 
 class Dataset(NamedTuple):
@@ -69,11 +70,16 @@ def read_records(
     if faults and on_error == "error":
         raise faults[0]
     faults, records, unlabelled = list(faults), [], 0
+    if _collected is not None:
+        _collected.extend((fault, "") for fault in faults)
     with contextlib.closing(_map(read_one, tasks)) as images:
         for image in images:
             if image.faults and on_error == "error":
                 raise image.faults[0]
             faults.extend(image.faults)
+            if _collected is not None:
+                path = image.record["file_name"] if image.record else ""
+                _collected.extend((fault, path) for fault in image.faults)
             if image.record is not None:
                 records.append(image.record)
                 unlabelled += not image.has_labels
@@ -81,6 +87,21 @@ def read_records(
     if not records:
         raise DatasetError(f"{source}: no usable image is left of {len(tasks)}; see the log")
     return records
+
+
+@contextlib.contextmanager
+def collected_faults() -> Iterator[list[tuple[DatasetError, str]]]:
+    """Collect the faults in what is read meanwhile with "skip".
+
+    Yields:
+        A list that gets each fault and the file of its image; "" for one without a record.
+    """
+    global _collected
+    _collected = faults = []
+    try:
+        yield faults
+    finally:
+        _collected = None
 
 
 def make_record(

@@ -97,15 +97,10 @@ def _propose(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Instance
 
 def _without_nrpn(model: nn.Module) -> nn.Module:
     """Return a copy; tracing would keep the weights of what does not run."""
-    generator = model.proposal_generator
-    nrpn = getattr(generator, "negative_rpn", None)
-    if nrpn is None:
-        return model
-    generator.negative_rpn = None
-    try:
-        return copy.deepcopy(model)
-    finally:
-        generator.negative_rpn = nrpn
+    model = copy.deepcopy(model)
+    if hasattr(model.proposal_generator, "negative_rpn"):
+        model.proposal_generator.negative_rpn = None
+    return model
 
 
 @contextmanager

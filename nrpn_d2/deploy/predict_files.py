@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .outputs import Results, VideoWriter, as_detections, picture_names, write_crops, write_image
 from .pictures import draw
 from .predictor import Predictor
-from .sources import is_video_name, open_video, read_image
+from .sources import Video, is_video_name, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -136,19 +136,17 @@ def _read(
 def _read_video(
     predictor: Predictor, file: str, image_id: str, path: str, bar: tqdm
 ) -> Iterator[_Frame]:
-    with open_video(file) as video:
-        writer, count = VideoWriter(path, video.frame_rate), 0
-        bar.total += max(video.num_frames - 1, 0)
-        for image in video:
-            inputs = predictor.inputs_of_rgb(image)
-            number = f"{count:06d}"
-            yield _Frame(f"{image_id}/{number}", image, inputs, path, writer, f"{number}_")
-            count += 1
-        if count == 0:
-            raise ValueError("no frame of the video can be read")
-        if count < video.num_frames:
-            logger.warning("%s: only %d of %d frames can be read", file, count, video.num_frames)
-            bar.total -= video.num_frames - count
+    video = Video(file)
+    writer, count = VideoWriter(path, video.frame_rate), 0
+    bar.total += max(video.num_frames - 1, 0)
+    for count, image in enumerate(video, 1):
+        inputs, number = predictor.inputs_of_rgb(image), f"{count - 1:06d}"
+        yield _Frame(f"{image_id}/{number}", image, inputs, path, writer, f"{number}_")
+    if count == 0:
+        raise ValueError("no frame of the video can be read")
+    if count < video.num_frames:
+        logger.warning("%s: only %d of %d frames can be read", file, count, video.num_frames)
+        bar.total -= video.num_frames - count
 
 
 def _batches(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:

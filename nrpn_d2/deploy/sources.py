@@ -4,7 +4,6 @@ import glob
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -77,14 +76,19 @@ class Video:
     Attributes:
         frame_rate: frames per second.
         num_frames: as the file says; it may be a guess.
+
+    Raises:
+        ValueError: if it cannot be read.
     """
 
-    def __init__(self, capture):
+    def __init__(self, path: str):
         import cv2  # only videos need OpenCV
 
-        self._capture = capture
-        self.frame_rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self.num_frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self._capture = cv2.VideoCapture(path)
+        if not self._capture.isOpened():
+            raise ValueError("cannot be read as a video")
+        self.frame_rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.num_frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while True:
@@ -92,21 +96,3 @@ class Video:
             if not is_read:
                 return
             yield np.ascontiguousarray(frame[:, :, ::-1])
-
-
-@contextmanager
-def open_video(path: str) -> Iterator[Video]:
-    """Open a video.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    import cv2
-
-    capture = cv2.VideoCapture(path)
-    try:
-        if not capture.isOpened():
-            raise ValueError("cannot be read as a video")
-        yield Video(capture)
-    finally:
-        capture.release()

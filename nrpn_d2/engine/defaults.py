@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -51,8 +52,8 @@ def setup_run(
 ) -> CfgNode:
     """Build a config as :func:`build_cfg` does, and make its OUTPUT_DIR ready for a run.
 
-    The folder is this run's alone, unless it only evaluates. The log goes to the console and to
-    log.txt, the config to config.yaml.
+    The folder is this run's alone. The log goes to the console and to log.txt, the config to
+    config.yaml; an evaluation, which may be of a run in the folder, writes them beside its results.
 
     Raises:
         ValueError: besides those of :func:`build_cfg`, for what cannot be trained or evaluated, and
@@ -63,13 +64,17 @@ def setup_run(
     cfg = merge_cfg(config_file, opts)
     check_run_config(cfg, eval_only)
     _check_combinations(cfg, eval_only)
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference") if eval_only else cfg.OUTPUT_DIR
     if not eval_only:
-        run_folder.claim(cfg.OUTPUT_DIR)
-    _start_log(cfg.OUTPUT_DIR)
+        run_folder.claim(folder)
+    _start_log(folder)
     _complete(cfg, resume)
     check_datasets(cfg, eval_only)
     args = {"config_file": config_file, "opts": opts, "resume": resume, "eval_only": eval_only}
-    default_setup(cfg, argparse.Namespace(**args))
+    set_up = cfg.clone()
+    set_up.defrost()
+    set_up.OUTPUT_DIR = folder
+    default_setup(set_up, argparse.Namespace(**args))
     return cfg
 
 

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 
+from ..checkpoint.checkpointer import NRPNCheckpointer
 from ..data.anchors.reach import MAX_OUT_OF_REACH, REACHED, anchor_levels, best_ious, reached
 from ..data.anchors.seen import seen_objects
 from ..data.loader import TrainLoader
@@ -25,12 +26,11 @@ from .train_loop import rpns_of
 
 
 def best_metric(cfg: CfgNode) -> str:
-    """``SOLVER.BEST_METRIC``; by default AP50 or, without detections, AR at most proposals."""
+    """Return ``SOLVER.BEST_METRIC``; by default AP50 or, without detections, AR."""
     if cfg.SOLVER.BEST_METRIC:
         return cfg.SOLVER.BEST_METRIC
-    metric = "bbox/AP50"
-    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
-        metric = f"box_proposals/AR@{max(cfg.TEST.PROPOSALS.BUDGETS)}"
+    only_proposes = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
+    metric = "box_proposals/AR" if only_proposes else "bbox/AP50"
     several = len(cfg.DATASETS.TEST) > 1
     return f"{cfg.DATASETS.TEST[0]}/{metric}" if several else metric
 
@@ -73,34 +73,34 @@ class BestCheckpoint(HookBase):
 
     NAME = "model_best"
 
-    def __init__(self, checkpointer, metric: str):
+    def __init__(self, checkpointer: NRPNCheckpointer, metric: str):
         """
         Args:
-            checkpointer: an ``NRPNCheckpointer``.
+            checkpointer: of the run.
             metric: of the evaluation's results, such as "bbox/AP50"; larger is better.
         """
         self.checkpointer = checkpointer
         self.metric = metric
         self.value = -math.inf
-        self._results = None
+        self._results: dict[str, Any] | None = None
         self._logger = logging.getLogger(__name__)
 
-    def before_train(self):
+    def before_train(self) -> None:
         path = os.path.join(self.checkpointer.save_dir, f"{self.NAME}.pth")
         if self.trainer.start_iter > 0 and os.path.isfile(path):
             best = load_file(path, mmap=True).get("best", {})
             if best.get("metric") == self.metric:
                 self.value = best["value"]
                 self._logger.info("Best %s so far: %.4f", self.metric, self.value)
+            else:
+                self._logger.warning("%s was the best by another metric, and is replaced", path)
 
-    def after_step(self):
-        self._save_if_best()
+    def after_train(self) -> None:
+        self.after_step()
 
-    def after_train(self):
-        self._save_if_best()
+    def after_step(self) -> None:
+        """Save the model if there are new results, and they are the best.
 
-    def _save_if_best(self):
-        """
         Raises:
             ValueError: if an evaluation did not give the metric.
         """
@@ -137,11 +137,11 @@ class RepeatablePreciseBN(PreciseBN):
     def like(cls, hook: PreciseBN) -> "RepeatablePreciseBN":
         return cls(hook._period, hook._model, hook._data_loader, hook._num_iter)
 
-    def before_train(self):
+    def before_train(self) -> None:
         if isinstance(self._data_loader, TrainLoader):
             self._data_loader.start_at(0, self.trainer.seed)
 
-    def update_stats(self):
+    def update_stats(self) -> None:
         self._logger.info("Running precise-BN for %d iterations", self._num_iter)
         with EventStorage(self.trainer.iter):  # what the model reports is not the training's
             update_bn_stats(self._model, iter(self._data_loader), self._num_iter)

@@ -100,10 +100,7 @@ def _join(processes: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(backend, init_method="env://", timeout=DEFAULT_TIMEOUT)
-    if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(processes)
-        return
-    for first in range(0, dist.get_world_size(), processes):  # Detectron2 v0.5
+    for first in range(0, dist.get_world_size(), processes):  # v0.5 has no function for it
         group = dist.new_group(list(range(first, first + processes)))
         if first <= dist.get_rank() < first + processes:
             comm._LOCAL_PROCESS_GROUP = group

@@ -1,26 +1,21 @@
 """A run that goes on with another config than the one it began with."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from detectron2.evaluation.testing import flatten_results_dict
 from torch.optim import Optimizer
 
 from ..utils.safe_load import load_file
 
 # The optimizer's state, which the checkpoint has, goes before these
-_OF_OPTIMIZER = (
-    "BASE_LR",
-    "BIAS_LR_FACTOR",
-    "MOMENTUM",
-    "NESTEROV",
-    "WEIGHT_DECAY",
-    "WEIGHT_DECAY_BIAS",
-    "WEIGHT_DECAY_NORM",
+_WITHOUT_EFFECT = (
+    *("MODEL.WEIGHTS", "SOLVER.BASE_LR", "SOLVER.BIAS_LR_FACTOR", "SOLVER.MOMENTUM"),
+    *("SOLVER.NESTEROV", "SOLVER.WEIGHT_DECAY", "SOLVER.WEIGHT_DECAY_BIAS"),
+    "SOLVER.WEIGHT_DECAY_NORM",
 )
-_WITHOUT_EFFECT = {"MODEL.WEIGHTS", *(f"SOLVER.{key}" for key in _OF_OPTIMIZER)}
 
 
 def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
@@ -33,18 +28,12 @@ def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
         Key -> (old value, new value), for keys that both configs have, except OUTPUT_DIR.
     """
     state = load_file(checkpoint, mmap=True).get("trainer", {})
-    old = dict(_flat(yaml.safe_load(state.get("config", "{}"))))
-    new = dict(_flat(yaml.safe_load(cfg.dump())))
+    old, new = (
+        flatten_results_dict(yaml.safe_load(text))  # MODEL/WEIGHTS -> value
+        for text in (state.get("config", "{}"), cfg.dump())
+    )
     keys = sorted(old.keys() & new.keys() - {"OUTPUT_DIR"})
-    return {key: (old[key], new[key]) for key in keys if old[key] != new[key]}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return {k.replace("/", "."): (old[k], new[k]) for k in keys if old[k] != new[k]}
 
 
 def warn_of_changes(checkpoint: str, changes: dict[str, tuple[Any, Any]]) -> None:

@@ -30,9 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import yaml
 from detectron2.config import CfgNode
 
+from ..utils.text_files import load_yaml
 from .defaults import merge_cfg
 
 
@@ -79,11 +79,7 @@ class Study:
         Raises:
             ValueError: naming ``path``, for a file that is no study.
         """
-        try:
-            with open(path, encoding="utf-8") as f:
-                content = yaml.safe_load(f)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        content = load_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path} is not a study: it must consist of lines KEY: VALUE")
         known = set(cls.__dataclass_fields__) - {"folder"}

@@ -69,6 +69,9 @@ def training_time(folder: str) -> float | None:
     if not os.path.exists(path):
         return None
     with open(path, encoding="utf-8") as f:
-        times = [json.loads(line).get("time") for line in f if line.strip()]
+        try:
+            times = [json.loads(line).get("time") for line in f if line.strip()]
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} is not the metrics of a run: {error}") from None
     times = [t for t in times if t is not None]
     return median(times) if times else None

@@ -1,14 +1,16 @@
 """Training steps that stop before a loss that is not finite reaches the weights."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -20,14 +22,14 @@ def rpns_of(model: nn.Module) -> list[RPN]:
 
 
 @contextmanager
-def proposals_of_any_prediction(rpns: list[RPN]):
+def proposals_of_any_prediction(rpns: list[RPN]) -> Iterator[list[FloatingPointError]]:
     """Let RPNs go on where Detectron2 raises FloatingPointError for predictions of inf or nan.
 
     A process that raises in its forward pass leaves the others waiting for its gradients. Here the
     pass ends, with some anchors as the proposals.
 
     Yields:
-        list: of the errors that Detectron2 raised.
+        The errors that Detectron2 raised.
     """
     errors: list[FloatingPointError] = []
 
@@ -61,18 +63,18 @@ class FiniteLosses:
         at_fault: whether it was this process whose losses were not finite.
     """
 
-    def __init__(self, model: nn.Module, *args):
+    def __init__(self, model: nn.Module, *args: Any):
         super().__init__(model, *args)
         self._rpns = rpns_of(model)
         self._prediction_errors: list[FloatingPointError] = []
-        self.batch = None
+        self.batch: list[dict[str, Any]] = []
         self.losses: dict[str, float] = {}
         self.at_fault = False
 
-    def _remember(self, model: nn.Module, args) -> None:
+    def _remember(self, model: nn.Module, args: tuple) -> None:
         self.batch = args[0]
 
-    def run_step(self):
+    def run_step(self) -> None:
         hook = self.model.register_forward_pre_hook(self._remember)
         try:
             with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
@@ -80,7 +82,7 @@ class FiniteLosses:
         finally:
             hook.remove()
 
-    def _write_metrics(self, loss_dict, *args, **kwargs):
+    def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         """Detectron2 calls this between the backward pass and the optimizer's step."""
         losses = torch.stack([x.detach().float() for x in loss_dict.values()])
         at_fault = (~losses.sum().isfinite()).float()

@@ -3,16 +3,21 @@
 import logging
 import os
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
+from torch import nn
+from torch.utils.data import DataLoader
 
 from ..checkpoint.checkpointer import NRPNCheckpointer
 from ..data import VOCDatasetMapper
@@ -72,7 +77,7 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
-    def train(self):
+    def train(self) -> dict[str, Any] | None:
         """Train, and return the results of the evaluation at the end; no other run in OUTPUT_DIR.
 
         Only a ``TrainLoader`` goes on where the checkpoint was written; a loader of another kind,
@@ -103,7 +108,7 @@ class Trainer(DefaultTrainer):
             run_folder.release(self.cfg.OUTPUT_DIR)
         return self._last_eval_results
 
-    def before_train(self):
+    def before_train(self) -> None:
         super().before_train()
         if self.start_iter > 0:
             self._repeat_what_follows_a_checkpoint()
@@ -123,14 +128,14 @@ class Trainer(DefaultTrainer):
             if final or isinstance(hook, (EvalHook, BestCheckpoint)):
                 hook.after_step()
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.iter < self.max_iter:
             # An error, which in the last iteration Detectron2 takes for the end: one process would
             # evaluate, and the others wait for it in the training step
             self._hooks = [h for h in self._hooks if not isinstance(h, (EvalHook, BestCheckpoint))]
         super().after_train()
 
-    def run_step(self):
+    def run_step(self) -> None:
         seed_all(self.seed, comm.get_rank(), self.iter)
         self._trainer.iter = self.iter
         try:
@@ -188,18 +193,18 @@ class Trainer(DefaultTrainer):
             self.seed = state_dict.get("seed", self.seed)
 
     @classmethod
-    def build_train_loader(cls, cfg):
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         return build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))
 
     @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_evaluators(cfg, dataset_name)
 
-    def build_hooks(self):
+    def build_hooks(self) -> list[HookBase]:
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
         for hook in hooks:
@@ -214,11 +219,16 @@ class Trainer(DefaultTrainer):
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
         return hooks
 
-    def build_writers(self):
+    def build_writers(self) -> list[EventWriter]:
         return super().build_writers() + [ExchangePrinter()]
 
     @classmethod
-    def test(cls, cfg, model, evaluators=None):
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
         if comm.get_world_size() > 1:
             for buffer in model.buffers():  # BatchNorm's: those of checkpoints, in all processes
                 torch.distributed.broadcast(buffer, 0)

@@ -153,7 +153,7 @@ def test_metric_that_does_not_exist(tmp_path):
         ({"DATASETS__TEST": ("a",), "SOLVER__BEST_METRIC": "bbox/AP"}, "bbox/AP"),
         (
             {"DATASETS__TEST": ("a",), "MODEL__META_ARCHITECTURE": "ProposalNetwork"},
-            "box_proposals/AR@300",
+            "box_proposals/AR",
         ),
     ],
 )

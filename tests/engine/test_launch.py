@@ -12,7 +12,6 @@ from small_training import (
     assert_same_state,
     final_state,
     free_port,
-    train,
     training_cfg,
     write_images,
 )
@@ -35,15 +34,9 @@ def train_net(process_environment, tmp_path):
         config = tmp_path / f"{output}.yaml"
         config.write_text(cfg.dump())
         command = [*command, f"{ROOT}/train_net.py", "--config-file", config, "--num-gpus", 0]
-        processes.append(
-            subprocess.Popen(
-                [str(c) for c in [*command, *flags]],
-                env=process_environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        command = [str(c) for c in [*command, *flags]]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command, env=process_environment, **pipes))
         return processes[-1]
 
     yield start
@@ -70,9 +63,6 @@ def test_torchrun_equals_two_machines(train_net, tmp_path):
     assert_same_state(*states)
     for name in ("torchrun", "machines"):
         assert (tmp_path / name / "log.txt.rank1").exists()
-    train(training_cfg(tmp_path, tmp_path / "alone"))  # the same images, otherwise sampled
-    name = "backbone.conv1_1.weight"
-    assert not torch.equal(final_state(tmp_path / "alone")["model"][name], states[0]["model"][name])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -88,7 +88,7 @@ def test_a_study_that_cannot_be_run(tmp_path, change, message):
 
 def test_a_file_that_is_no_study(tmp_path):
     (tmp_path / "list.yaml").write_text("[1, 2")
-    with pytest.raises(ValueError, match="list.yaml cannot be read"):
+    with pytest.raises(ValueError, match="list.yaml: invalid YAML"):
         Study.read(str(tmp_path / "list.yaml"))
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ValueError, match="list.yaml is not a study"):

@@ -119,4 +119,3 @@ class Run:
 
     def check_nothing_is_half_written(self):
         assert not list(self.folder.rglob("*.tmp"))
-        assert not (self.folder / "hacked").exists()

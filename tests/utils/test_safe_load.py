@@ -6,11 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from hostile_files import TouchesAFile
-from small_models import small_cfg
 
-from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, read_checkpoint, set_pixels
+from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, read_checkpoint
 from nrpn_d2.utils.safe_load import CheckpointError, load_file
 
 
@@ -48,10 +46,7 @@ WAYS.update({f"old{p}.pth": torch_saved(p, is_zip=False) for p in (2, 4)})
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*torch.jit.script")
 @pytest.mark.parametrize(
     "attack, wanted",
-    [
-        (TouchesAFile, r"(posix|nt)\.system"),
-        (RunsPython, r"(__builtin__|builtins)\.exec"),
-    ],
+    [(TouchesAFile, r"(posix|nt)\.system"), (RunsPython, r"(__builtin__|builtins)\.exec")],
 )
 def test_malicious_pickle(way, attack, wanted, tmp_path):
     weight = np.zeros(3, np.float32) if ".pkl" in way or "raw" in way else torch.zeros(3)
@@ -65,30 +60,6 @@ def test_malicious_pickle(way, attack, wanted, tmp_path):
     if way.endswith(".pkl"):
         pickle.loads(path.read_bytes())
         assert touched.exists()
-
-
-def test_wherever_checkpoints_are_read(tmp_path):
-    path, touched = tmp_path / "model.pth", tmp_path / "touched"
-    torch.save({"model": {"a": torch.zeros(3)}, "x": TouchesAFile(touched)}, path)
-    model = build_model(small_cfg())
-    for read in (
-        read_checkpoint,
-        NRPNCheckpointer(model).load,
-        lambda p: set_pixels(small_cfg(MODEL__WEIGHTS=p)),
-    ):
-        with pytest.raises(CheckpointError, match="system"):
-            read(str(path))
-    assert not touched.exists()
-    NRPNCheckpointer(model).load("")  # and the same checkpointer can be used again
-
-
-def test_resume_is_safe_too(tmp_path):
-    touched = tmp_path / "touched"
-    torch.save({"model": {}, "trainer": TouchesAFile(touched)}, tmp_path / "model_0000009.pth")
-    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
-    with pytest.raises(CheckpointError, match="model_0000009.pth is refused.*system"):
-        NRPNCheckpointer(build_model(small_cfg()), str(tmp_path)).resume_or_load("", resume=True)
-    assert not touched.exists()
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -141,14 +112,7 @@ def test_truncated_file(suffix, tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [
-        [1, 2],
-        {},
-        {"model": {}},
-        {"model": {"a": "text"}},
-        {"epoch": 3},
-        {"model": None},
-    ],
+    [[1, 2], {}, {"model": {}}, {"model": {"a": "text"}}, {"epoch": 3}, {"model": None}],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_not_a_checkpoint(data, suffix, tmp_path):
@@ -161,8 +125,10 @@ def test_not_a_checkpoint(data, suffix, tmp_path):
 def test_wrong_file(tmp_path):
     path = tmp_path / "model.pth"
     path.write_text("<html>404 Not Found</html>")
+    checkpointer = NRPNCheckpointer(torch.nn.Linear(2, 2))
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
-        NRPNCheckpointer(build_model(small_cfg())).load(str(path))
+        checkpointer.load(str(path))
+    checkpointer.load("")  # it can be used again
     torch.save(torch.nn.Linear(2, 2), path)  # a whole module, not its weights
     with pytest.raises(CheckpointError, match="asks for torch.nn.modules.linear.Linear"):
         read_checkpoint(str(path))
