@@ -39,6 +39,10 @@ _COUNTS = Rule(
     "a list of whole numbers of at least 1",
 )
 _ANCHORS = Rule(_all_positive, "positive numbers in a list of lists, one for each feature map")
+_UPRIGHT = Rule(
+    lambda v: v != "RotatedAnchorGenerator",
+    "a generator of upright boxes; for rotated ones, use Detectron2's own proposal generator RRPN",
+)
 
 _RPN_RULES = {
     "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
@@ -144,7 +148,7 @@ def check_false_positive_iou(cfg: CfgNode) -> None:
 
 
 def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
-    """Check that the backbone has the feature maps that the networks read.
+    """Check that the backbone has the feature maps that the networks read, and the anchors.
 
     Args:
         input_shape: the backbone's feature maps by name.
@@ -160,6 +164,7 @@ def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         keys.append("MODEL.ROI_HEADS.IN_FEATURES")
     _check(cfg, dict.fromkeys(keys, rule))
+    _check(cfg, {"MODEL.ANCHOR_GENERATOR.NAME": _UPRIGHT})
     maps = len(cfg.MODEL.RPN.IN_FEATURES)
     per_map = Rule(lambda v: len(v) in (1, maps), f"a list of 1 or, for each feature map, {maps}")
     _check(cfg, {f"MODEL.ANCHOR_GENERATOR.{key}": per_map for key in ("SIZES", "ASPECT_RATIOS")})

@@ -2,7 +2,7 @@
 
 import torch
 from detectron2.config import get_cfg
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, PolygonMasks
 
 from nrpn_d2 import add_nrpn_config
 
@@ -59,6 +59,13 @@ def instances(boxes, classes=None, size=(96, 128)):
     gt = Instances(size)
     gt.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).view(-1, 4))
     gt.gt_classes = torch.tensor([0] * len(boxes) if classes is None else classes).long()
+    return gt
+
+
+def with_masks(gt):
+    """Give each object a triangle as its mask."""
+    polygons = [[torch.tensor([a, b, c, b, c, d]).double().numpy()] for a, b, c, d in gt.gt_boxes]
+    gt.gt_masks = PolygonMasks(polygons)
     return gt
 
 

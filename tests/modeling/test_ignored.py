@@ -7,10 +7,10 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.matcher import Matcher
-from detectron2.structures import Boxes, Instances, PolygonMasks, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from small_detectors import OTHER_HEADS
-from small_models import TWO_OBJECTS, batch, instances, small_cfg
+from small_models import TWO_OBJECTS, batch, instances, small_cfg, with_masks
 
 from nrpn_d2.modeling.ignored import GroundTruth, ignored_boxes, set_ignored_aside
 from nrpn_d2.modeling.labels import withhold_ignored
@@ -55,12 +55,6 @@ def test_proposals_on_a_box_to_ignore_and_on_no_object_are_withheld():
     assert result.proposal_boxes.tensor.tolist() == kept
     (result,) = withhold_ignored([proposals], [instances([[0, 0, 9, 9]])], MATCHER, ignore_ioa=0.5)
     assert len(result) == len(proposals)
-
-
-def with_masks(gt):
-    polygons = [[torch.tensor([a, b, c, b, c, d]).double().numpy()] for a, b, c, d in gt.gt_boxes]
-    gt.gt_masks = PolygonMasks(polygons)
-    return gt
 
 
 @pytest.mark.parametrize("generator", ["HardNegativeRPN", "RPN"])
