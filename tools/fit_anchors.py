@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.utils.saving import atomic_open
 
     setup_logger(name="nrpn_d2")
-    cfg = build_cfg(args.config_file, args.opts)
+    cfg = build_cfg(args.config_file, [*args.opts, "MODEL.WEIGHTS", ""])
     names = args.dataset or cfg.DATASETS.TRAIN
     for name in names:
         check_registered(name, "--dataset" if args.dataset else "DATASETS.TRAIN")

@@ -10,7 +10,7 @@ from .image import Finding, Task
 NEAR = 4  # of the 64 bits of the hashes, in which near-duplicate images differ at most
 _LARGE = 0.9  # of the image: a box that is suspicious ...
 _USUAL = 0.25  # ... where half of the boxes of its class cover at most this
-_ROWS = 1024  # images at a time
+_ROWS = 128  # images at a time
 
 
 def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
@@ -22,7 +22,8 @@ def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
     """
     # +1 and -1: the product of two hashes is 64 minus twice the number of different bits
     signs = np.where(hashes, np.float32(1), np.float32(-1))
-    datasets = np.array([task.dataset for task in tasks])
+    numbers: dict[str, int] = {}
+    datasets = np.array([numbers.setdefault(task.dataset, len(numbers)) for task in tasks])
     findings = []
     for start in range(0, len(signs), _ROWS):
         rows = signs[start : start + _ROWS]
@@ -30,10 +31,11 @@ def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
         before = np.tri(*distance.shape, start - 1, dtype=bool)
         same = datasets[start : start + _ROWS, None] == datasets[: distance.shape[1]]
         for own, kind in ((same, "near-duplicate image"), (~same, "near-duplicate across splits")):
-            masked = np.where(before & own, distance, np.inf)
-            for row in np.nonzero(masked.min(axis=1, initial=np.inf) <= NEAR)[0]:
-                nearest = int(masked[row].argmin())
-                findings.append(_near(kind, tasks[start + row], tasks[nearest], masked[row].min()))
+            near = before & own & (distance <= NEAR)
+            for row in np.nonzero(near.any(axis=1))[0]:
+                nearest = int(np.where(near[row], distance[row], np.inf).argmin())
+                pair = tasks[start + row], tasks[nearest]
+                findings.append(_near(kind, *pair, distance[row, nearest]))
     return findings
 
 
