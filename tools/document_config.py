@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE, PAGE = ROOT / "nrpn_d2" / "config.py", ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Every key that `nrpn_d2.add_nrpn_config` adds to Detectron2's, with its default. Keys are set in a YAML
-file or on the command line (`KEY VALUE`); Detectron2's own are in its documentation. This page is
-written by `python tools/document_config.py` from the comments in `nrpn_d2/config.py`.
+Every key that `nrpn_d2.add_nrpn_config` adds to Detectron2's, with its default. Keys are set in a
+YAML file or on the command line (`KEY VALUE`); Detectron2's own are in its documentation. This page
+is written by `python tools/document_config.py` from the comments in `nrpn_d2/config.py`.
 """
 
 

@@ -138,11 +138,12 @@ def test_near_duplicates_within_and_across_splits(run):
 
 def test_distances_of_hashes():
     hashes = np.zeros((4, 64), bool)
-    hashes[1, :4], hashes[2, :5] = True, True  # 4 and 5 bits from the first, 1 from each other
-    hashes[3] = True
+    hashes[1, :4] = True
+    hashes[2, 10:15] = True  # 5 bits from the first
+    hashes[3, :5] = True  # 1 bit from the second
     tasks = [Task("x", {"file_name": name}, 0) for name in "abcd"]
     found = [(f.image, f.other) for f in near_duplicates(tasks, hashes)]
-    assert found == [("b", "a"), ("c", "b")]
+    assert found == [("b", "a"), ("d", "b")]
     assert near_duplicates([], hashes[:0]) == []
 
 

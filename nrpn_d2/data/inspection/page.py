@@ -138,14 +138,15 @@ def _file_picture(path: str, boxes: Sequence[_Box]) -> str:
 
 
 def _picture(image: np.ndarray, boxes: Sequence[_Box]) -> str:
-    """Return a small copy of an image (H, W, 3), with boxes in its own pixels."""
+    """Return a small copy of an image (H, W, 3), with boxes in its pixels, the first on top."""
     height, width = image.shape[:2]
     small = Image.fromarray(np.asarray(image, np.uint8))
     small.thumbnail((_SIDE, _SIDE))
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=75)
     data = base64.b64encode(encoded.getvalue()).decode()
-    rectangles = "".join(_rectangle(box, max(height, width) / 60) for box in boxes[:_BOXES])
+    shortest = max(height, width) / 60
+    rectangles = "".join(_rectangle(box, shortest) for box in reversed(boxes[:_BOXES]))
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img">'
         f'<image href="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
