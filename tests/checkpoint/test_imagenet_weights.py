@@ -12,6 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
+from imagenet_vgg import CLASSIFIER, FEATURES, saved, small_vgg
 from small_models import small_cfg
 from torchvision.models import VGG16_Weights
 from torchvision.transforms.v2.functional import normalize
@@ -19,42 +20,8 @@ from torchvision.transforms.v2.functional import normalize
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.checkpoint.checkpointer import NRPNCheckpointer, set_pixels
 from nrpn_d2.checkpoint.imagenet_weights import place_imagenet_vgg
-from nrpn_d2.checkpoint.pixels import KINDS, Pixels
+from nrpn_d2.checkpoint.pixels import KINDS
 from nrpn_d2.utils.safe_load import CheckpointError
-
-# small_cfg's VGG: a convolution, ReLU and pooling for each of four stages
-FEATURES = {
-    "features.0": "conv1_1",
-    "features.3": "conv2_1",
-    "features.6": "conv3_1",
-    "features.9": "conv4_1",
-}
-CLASSIFIER = {"classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
-SHAPES = {
-    "conv1_1": (8, 3, 3, 3),
-    "conv2_1": (8, 8, 3, 3),
-    "conv3_1": (16, 8, 3, 3),
-    "conv4_1": (16, 16, 3, 3),
-    "fc6": (32, 16 * 49),
-    "fc7": (32, 32),
-    "fc8": (10, 32),
-}
-
-
-def small_vgg(caffe=False):
-    """Random weights of a torchvision VGG (or of a Caffe one) that fits small_cfg's model."""
-    generator = torch.Generator().manual_seed(1)
-    weights = {}
-    for name, layer in {**FEATURES, **CLASSIFIER}.items():
-        name = layer if caffe else name
-        weights[f"{name}.weight"] = torch.randn(SHAPES[layer], generator=generator)
-        weights[f"{name}.bias"] = torch.randn(SHAPES[layer][0], generator=generator)
-    return weights
-
-
-def saved(weights, path):
-    torch.save(weights, path)
-    return str(path)
 
 
 def assert_filled(model, weights):
@@ -252,92 +219,3 @@ def test_features_only(hub):
     assert torch.equal(model.backbone.conv1_1.weight, weights["features.0.weight"])
     with pytest.raises(ValueError, match="fc6.weight: no values(.|\n)*has convolutions only"):
         NRPNCheckpointer(build_model(small_cfg())).load("torchvision://vgg16_caffe")
-
-
-# ---- pixels
-
-
-def pixels_of(cfg):
-    return cfg.INPUT.FORMAT, tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
-
-
-RGB = ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-RGB_DEVIATION_1 = ("RGB", (122.999, 116.999, 103.999), (1.0, 1.0, 1.0))
-CAFFE = ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
-
-
-@pytest.mark.parametrize(
-    "name, caffe, expected",
-    [
-        ("torchvision://vgg16", None, RGB),
-        ("torchvision://vgg16_caffe", None, RGB_DEVIATION_1),
-        ("vgg.pth", True, CAFFE),
-        ("vgg.pth", False, RGB),
-        ("vgg.pth?pixels=caffe", False, CAFFE),
-        ("vgg16_features-amdegroot-88682ab5.pth", False, RGB_DEVIATION_1),
-    ],
-)
-def test_weights_set_the_pixels(name, caffe, expected, tmp_path):
-    """Without a download: torchvision's entries say themselves."""
-    if caffe is not None:
-        saved(small_vgg(caffe), tmp_path / name.partition("?")[0])
-        name = str(tmp_path / name)
-    cfg = small_cfg(MODEL__WEIGHTS=name)
-    set_pixels(cfg)
-    assert pixels_of(cfg) == expected
-    set_pixels(cfg)  # agreement is no contradiction
-    if caffe is not None:
-        NRPNCheckpointer(build_model(cfg), pixels=Pixels.of_config(cfg)).load(name)
-
-
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("INPUT.FORMAT", "RGB"),
-        ("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53]),
-        ("MODEL.PIXEL_STD", [58.395, 57.12, 57.375]),
-    ],
-)
-def test_contradiction(key, value, tmp_path):
-    path = saved(small_vgg(caffe=True), tmp_path / "vgg.pth")
-    cfg = small_cfg(MODEL__WEIGHTS=path)
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError, match=f"{key} is") as e:
-        set_pixels(cfg)
-    others = {"INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"} - {key}
-    assert not any(other in str(e.value) for other in others) and path in str(e.value)
-
-
-def test_pixels_go_with_the_checkpoint(tmp_path):
-    """Of a model trained from torchvision's weights, evaluated with a config that says nothing."""
-    cfg = small_cfg(MODEL__WEIGHTS="torchvision://vgg16")
-    set_pixels(cfg)
-    trained = NRPNCheckpointer(build_model(cfg), str(tmp_path), pixels=Pixels.of_config(cfg))
-    trained.save("model_final")
-    path = str(tmp_path / "model_final.pth")
-    cfg = small_cfg(MODEL__WEIGHTS=path)
-    with pytest.raises(ValueError, match="INPUT.FORMAT is BGR.*PIXEL_MEAN.*PIXEL_STD"):
-        NRPNCheckpointer(build_model(cfg), pixels=Pixels.of_config(cfg)).load(path)
-    set_pixels(cfg)
-    assert pixels_of(cfg) == RGB
-    NRPNCheckpointer(build_model(cfg), pixels=Pixels.of_config(cfg)).load(path)
-
-
-def test_pixels_cannot_be_chosen_for_other_weights(tmp_path):
-    NRPNCheckpointer(build_model(small_cfg()), str(tmp_path)).save("model")
-    for name in ("model.pth?pixels=caffe", "model.pth?pixel=caffe"):
-        with pytest.raises(ValueError, match=r"\?pixel"):
-            set_pixels(small_cfg(MODEL__WEIGHTS=str(tmp_path / name)))
-
-
-def test_weights_that_do_not_say_leave_the_config(tmp_path):
-    path = saved({"model": build_model(small_cfg()).state_dict()}, tmp_path / "model.pth")
-    for weights in ("", path):
-        cfg = small_cfg(MODEL__WEIGHTS=weights)
-        set_pixels(cfg)
-        assert cfg == small_cfg(MODEL__WEIGHTS=weights)
-
-
-def test_missing_file():
-    with pytest.raises((CheckpointError, OSError), match="no_such.pth"):
-        set_pixels(small_cfg(MODEL__WEIGHTS="no_such.pth"))

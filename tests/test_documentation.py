@@ -47,7 +47,7 @@ def keys_of(cfg, prefix=""):
 def test_the_page_is_up_to_date_and_complete():
     source = document_config.SOURCE.read_text()
     assert document_config.PAGE.read_text() == document_config.page(source), (
-        "run python tools/document_config.py"
+        "run python docs/document_config.py"
     )
     ours = get_cfg()
     add_nrpn_config(ours)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Write docs/configuration.md from the comments in nrpn_d2/config.py.
 
-    python tools/document_config.py          # writes the page
-    python tools/document_config.py --check  # exit code 1 if the page is not up to date
+python docs/document_config.py          # writes the page
+python docs/document_config.py --check  # exit code 1 if the page is not up to date
 """
 
 import argparse
@@ -17,7 +17,7 @@ HEAD = """# Configuration
 
 Every key that `nrpn_d2.add_nrpn_config` adds to Detectron2's, with its default. Keys are set in a
 YAML file or on the command line (`KEY VALUE`); Detectron2's own are in its documentation. This page
-is written by `python tools/document_config.py` from the comments in `nrpn_d2/config.py`.
+is written by `python docs/document_config.py` from the comments in `nrpn_d2/config.py`.
 """
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     if not args.check:
         PAGE.write_text(text)
     elif not PAGE.is_file() or PAGE.read_text() != text:
-        sys.exit(f"{PAGE.name} is out of date: run python tools/document_config.py")
+        sys.exit(f"{PAGE.name} is out of date: run python docs/document_config.py")
 
 
 if __name__ == "__main__":
