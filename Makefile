@@ -27,7 +27,7 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-$(VENV)/.ready: pyproject.toml $(VENV)/.detectron2
+$(VENV)/.ready: pyproject.toml setup.py $(VENV)/.detectron2
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
