@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import chromium
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
 from hypothesis import settings
@@ -49,6 +50,12 @@ def process_environment(tmp_path_factory) -> dict[str, str]:
     # Where torch is not compiled yet, the first process that imports it does it for the others
     ours["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **ours}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

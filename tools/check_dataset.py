@@ -38,9 +38,10 @@ def main(args: argparse.Namespace) -> bool:
     from nrpn_d2.data.anchors.reach import config_levels
     from nrpn_d2.data.checks import check_registered
     from nrpn_d2.data.inspection.inspection import inspect_datasets
-    from nrpn_d2.data.inspection.page import to_html
+    from nrpn_d2.data.inspection.page import page_content
     from nrpn_d2.data.inspection.report import kinds, to_json, to_text
     from nrpn_d2.engine.defaults import build_cfg
+    from nrpn_d2.utils.page import write_page
     from nrpn_d2.utils.saving import atomic_open
 
     cfg = build_cfg(
@@ -55,14 +56,11 @@ def main(args: argparse.Namespace) -> bool:
     print(to_text(inspection))
     folder = args.output or cfg.OUTPUT_DIR
     os.makedirs(folder, exist_ok=True)
-    pages = {
-        "report.json": to_json(inspection, args.accept),
-        "report.html": to_html(inspection, cfg),
-    }
-    for name, text in pages.items():
-        with atomic_open(os.path.join(folder, name), "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-    print(f"\nWrote {' and '.join(pages)} to {folder}")
+    with atomic_open(os.path.join(folder, "report.json"), "wb") as file:
+        file.write(to_json(inspection, args.accept).encode("utf-8", "backslashreplace"))
+    title = f"Check of {', '.join(inspection.statistics)}"
+    write_page(os.path.join(folder, "report.html"), title, [*page_content(inspection, cfg)])
+    print(f"\nWrote report.json and report.html to {folder}")
     return not set(kinds(inspection)) <= set(args.accept)
 
 
