@@ -4,10 +4,13 @@ import os
 
 import demo
 import pytest
+import torch
+from exports import to_yolo
 from small_training import CLASSES, losses, write_images
 from voc_folder import write_voc_folder
 
 import train_net
+from nrpn_d2.data import read_voc
 
 pytestmark = pytest.mark.usefixtures("run")  # which leaves no dataset and no log handler behind
 ROOT = os.path.dirname(os.path.abspath(train_net.__file__))
@@ -90,3 +93,19 @@ def test_the_papers_experiment_and_ours(config, joint, tmp_path, monkeypatch):
     results = run(config, tmp_path / "out", *options)
     assert losses(tmp_path / "out")[1].get("nrpn/joint") == joint
     assert 0 <= results["bbox"]["AP50"] <= 100 and 0 <= results["box_proposals"]["R50@300"] <= 100
+
+
+def test_four_keys_fine_tune_a_detector(tmp_path):
+    out, records = tmp_path / "out", read_voc(write_images(tmp_path / "voc"), "train", CLASSES)
+    (path,) = to_yolo(records, CLASSES, tmp_path / "yolo")
+    with open(path, "a") as file:
+        file.write("val: images/train\n")
+    data, weights = ["DATASETS.OWN", f"[['mine', '{path}']]"], ["MODEL.WEIGHTS", ""]
+    quick = ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", *SMALL[-10:-4]]
+    quick += ["TEST.PROPOSALS.BUDGETS", "[10]"]
+    opts = [*data, *weights, "SOLVER.MAX_ITER", "2", *quick]
+    results = run("own_data_mobilenet_v2", out, *opts)
+    assert {f"AP50-{name}" for name in CLASSES} < set(results["bbox"])
+    state = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    assert len(state["roi_heads.box_predictor.cls_score.bias"]) == len(CLASSES) + 1
+    assert "the learning rate never reaches BASE_LR" in (out / "log.txt").read_text()

@@ -2,6 +2,7 @@
 
 catalog.py       the names of all datasets, and the formats
 checks.py        whether a config's datasets exist and fit its model
+hints.py         what in a config does not fit the data that were read
 coco.py          COCO's JSON -> records (Detectron2's dataset dicts)
 yolo.py          data.yaml and text files -> records
 voc/             folders in VOC layout -> records

@@ -178,6 +178,10 @@ class TrainLoader:
         self._bucket_of = _is_wide(records) if group_by_aspect_ratio else [False] * len(records)
         self.start_at(0, seed)
 
+    @property
+    def num_records(self) -> int:
+        return len(self._records)
+
     def some_records(self, count: int) -> list[dict[str, Any]]:
         """Return at most ``count`` of the records, evenly spread."""
         step = -(-len(self._records) // count)

@@ -1,4 +1,4 @@
-"""Hooks of the trainer: the best checkpoint, a PreciseBN that resumes, anchors that do not fit."""
+"""Hooks of the trainer: the best checkpoint, a PreciseBN that resumes, keys that do not fit."""
 
 import logging
 import math
@@ -17,8 +17,8 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 
 from ..checkpoint.checkpointer import NRPNCheckpointer
-from ..data.anchors.reach import MAX_OUT_OF_REACH, REACHED, anchor_levels, best_ious, reached
-from ..data.anchors.seen import seen_objects
+from ..data.anchors.reach import anchor_levels
+from ..data.hints import data_hints
 from ..data.loader import TrainLoader
 from ..evaluation import WritingEvaluators
 from ..utils.safe_load import load_file
@@ -147,8 +147,8 @@ class RepeatablePreciseBN(PreciseBN):
             update_bn_stats(self._model, iter(self._data_loader), self._num_iter)
 
 
-class WarnOfAnchors(HookBase):
-    """Warns at the start if more than a tenth of the objects is out of reach of the anchors."""
+class WarnOfMisfits(HookBase):
+    """Warns at the start of what in the config does not fit the data."""
 
     IMAGES = 2000  # that are looked at
 
@@ -157,22 +157,13 @@ class WarnOfAnchors(HookBase):
         self._logger = logging.getLogger(__name__)
 
     def before_train(self):
-        generators = [rpn.anchor_generator for rpn in rpns_of(self.trainer.model)]
         loader = self.trainer.data_loader
-        # Of other kinds, such as rotated anchors, the boxes of the objects say too little
-        if not (generators and isinstance(generators[0], DefaultAnchorGenerator)):
-            return
         if not isinstance(loader, TrainLoader):
             return
         records = [r for r in loader.some_records(self.IMAGES) if "width" in r and "height" in r]
-        objects = seen_objects(records, self._cfg)
-        best = best_ious(objects, anchor_levels(generators[0])).max(axis=1)
-        out_of_reach = 1 - reached(best)[0]
-        if out_of_reach > MAX_OUT_OF_REACH:
-            self._logger.warning(
-                "No anchor reaches an IoU of %g with %.0f %% of the objects in %s; "
-                "tools/fit_anchors.py finds anchors that fit",
-                REACHED[0],
-                100 * out_of_reach,
-                ", ".join(self._cfg.DATASETS.TRAIN),
-            )
+        generators = [rpn.anchor_generator for rpn in rpns_of(self.trainer.model)]
+        # Of other kinds, such as rotated anchors, the boxes of the objects say too little
+        is_upright = generators and isinstance(generators[0], DefaultAnchorGenerator)
+        levels = anchor_levels(generators[0]) if is_upright else []
+        for hint in data_hints(self._cfg, records, loader.num_records, levels):
+            self._logger.warning("%s", hint)

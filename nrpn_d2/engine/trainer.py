@@ -29,7 +29,7 @@ from . import run_folder
 from .hooks import (
     BestCheckpoint,
     RepeatablePreciseBN,
-    WarnOfAnchors,
+    WarnOfMisfits,
     best_metric,
     check_best_metric,
     finite,
@@ -214,7 +214,7 @@ class Trainer(DefaultTrainer):
         if evaluates:
             check_best_metric(self.cfg, self.build_evaluator)
         if comm.is_main_process():
-            hooks.append(WarnOfAnchors(self.cfg))
+            hooks.append(WarnOfMisfits(self.cfg))
         if comm.is_main_process() and evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
         return hooks

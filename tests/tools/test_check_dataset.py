@@ -9,7 +9,7 @@ import check_dataset
 import numpy as np
 import pytest
 from browser import WIDTHS, opened
-from exports import to_coco
+from exports import to_coco, to_yolo
 from hostile_files import POSTSCRIPT
 from PIL import Image
 from small_run import ROOT
@@ -184,6 +184,20 @@ def test_faults_of_coco(run):
     assert is_wrong and report["counts"] == {"degenerate box": 1}
     assert report["findings"][0]["image"].endswith("a.jpg")
     assert report["datasets"]["mine"]["classes"] == {"cat": 0, "dog": 1}
+
+
+def test_faults_of_yolo(run):
+    images = {"id": "a", "objects": [CAT, DOG]}, {"id": "b", "pixels": noise(6), "objects": [CAT]}
+    records = read_voc(write_voc_folder(run.folder / "voc", images), "train", ["cat", "dog"])
+    (path,) = to_yolo(records, ["cat", "dog"], run.folder / "yolo")
+    label = run.folder / "yolo" / "labels" / "train" / "a.txt"
+    label.write_text(label.read_text() + "\n7 0.5 0.5 0.2 0.2\n1 0.5 0.5 0 0.2")
+    run.options["DATASETS.OWN"] = f"[['mine', '{path}']]"
+    run.options["MODEL.ROI_HEADS.NUM_CLASSES"] = "2"
+    is_wrong, report, _ = check_run(run, "--dataset", "mine_train")
+    assert is_wrong and report["counts"] == {"unknown class": 1, "degenerate box": 1}
+    assert "a.txt: line 3" in report["findings"][0]["message"]
+    assert report["datasets"]["mine_train"]["classes"] == {"cat": 2, "dog": 1}
 
 
 def hostile_page(run):
