@@ -66,6 +66,17 @@ def restored_catalogs(monkeypatch):
         monkeypatch.setattr(registry, "data", dict(registry.data))
 
 
+@pytest.fixture(autouse=True)
+def restored_loggers():
+    """A test's handlers, whose files and streams end with it, are gone after it."""
+    yield
+    detectron2_logger.setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "nrpn_d2"):
+        for handler in logging.getLogger(name).handlers[:]:
+            handler.close()
+            logging.getLogger(name).removeHandler(handler)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, restored_catalogs):
     """A run that works, in a process that is afterwards as it was before."""
@@ -75,8 +86,3 @@ def run(tmp_path, monkeypatch, restored_catalogs):
     run.patch, run.clean_up = monkeypatch, lambda: None
     yield run
     run.clean_up()
-    detectron2_logger.setup_logger.cache_clear()
-    for name in ("detectron2", "fvcore", "nrpn_d2"):
-        for handler in logging.getLogger(name).handlers[:]:
-            handler.close()
-            logging.getLogger(name).removeHandler(handler)
