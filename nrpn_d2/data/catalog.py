@@ -97,8 +97,7 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
     if settings.VOC_NAME or settings.VOC_ROOT:
         for key in ("VOC_NAME", "VOC_ROOT"):
             if not settings[key]:
-                message = f"DATASETS.{key} is empty"
-                raise DatasetError(f"{message}; VOC_NAME and VOC_ROOT belong together")
+                raise DatasetError(f"DATASETS.{key} is empty; VOC_NAME and VOC_ROOT go together")
         own.append([settings.VOC_NAME, settings.VOC_ROOT])
     datasets: dict[str, Dataset] = {}
     for entry in own:
@@ -107,8 +106,8 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
             raise DatasetError(f"{message}, as in \"[['mine', '/data/mine/data.yaml']]\"")
         name, *paths = entry
         paths = [_expand(path) for path in paths]
-        suffix = "" if os.path.isdir(paths[0]) else os.path.splitext(paths[0])[1].lower()
-        if suffix not in FORMATS or (suffix == "" and not os.path.isdir(paths[0])):
+        suffix = "" if os.path.isdir(paths[0]) else os.path.splitext(paths[0])[1].lower() or None
+        if suffix not in FORMATS:
             endings = ", ".join(filter(None, FORMATS))
             message = f"{paths[0]}: there is no such folder; correct the path of {name!r}"
             raise DatasetError(f"{message} (files end in {endings})")
@@ -127,10 +126,7 @@ def _is_entry(entry: Sequence[Any]) -> bool:
 def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:
     if not os.path.isdir(root):
         message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
-        now = os.environ.get("DETECTRON2_DATASETS")
-        raise DatasetError(
-            f"{message} (now {now!r}) to the folder that contains {os.path.basename(root)}"
-        )
+        raise DatasetError(f"{message} to the folder that contains {os.path.basename(root)}")
     return read_voc(root, split, VOC_CLASSES, on_error)
 
 

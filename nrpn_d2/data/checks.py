@@ -17,7 +17,7 @@ def take_classes(cfg: CfgNode) -> None:
     in the config, a model can name what it finds where its data are not.
     """
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        names = _class_names(name)
+        names = class_names(name)
         if not names:
             continue
         if cfg.MODEL.ROI_HEADS.NUM_CLASSES == get_cfg().MODEL.ROI_HEADS.NUM_CLASSES:
@@ -54,7 +54,7 @@ def check_registered(name: str, origin: str) -> None:
 
 
 def _check_num_classes(key: str, name: str, of_model: int) -> None:
-    classes = len(_class_names(name))
+    classes = len(class_names(name))
     if classes in (0, of_model):
         return
     message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
@@ -66,13 +66,14 @@ def _check_num_classes(key: str, name: str, of_model: int) -> None:
 
 
 def _check_same_classes(first: str, name: str) -> None:
-    for number, pair in enumerate(zip(_class_names(first), _class_names(name))):
+    for number, pair in enumerate(zip(class_names(first), class_names(name))):
         if pair[0] != pair[1]:
             message = f"class {number} is {pair[0]!r} in {first!r} and {pair[1]!r} in {name!r}"
             raise DatasetError(f"{message}; give all datasets the same classes in the same order")
 
 
-def _class_names(name: str) -> list[str]:
+def class_names(name: str) -> list[str]:
+    """Return the names of a dataset's classes; none if they are not known."""
     if name not in DatasetCatalog:
         return []
     return list(MetadataCatalog.get(name).get("thing_classes", ()))

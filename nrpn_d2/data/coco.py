@@ -23,7 +23,6 @@ from .image_header import ImageHeader
 from .reading import (
     Dataset,
     ReadImage,
-    check_on_error,
     is_coordinate,
     make_annotation,
     make_record,
@@ -73,7 +72,6 @@ def read_coco(path: str, root: str, on_error: str = "error") -> list[dict[str, A
     ``difficult`` object.
 
     Args:
-        path: the JSON file.
         root: the folder that its ``file_name`` s start from; none leads out of it.
         on_error: see :func:`read_voc`.
 
@@ -84,7 +82,6 @@ def read_coco(path: str, root: str, on_error: str = "error") -> list[dict[str, A
     Raises:
         DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
-    check_on_error(on_error)
     if not os.path.isdir(root):
         raise DatasetError(f"{root}: there is no such folder of images; correct the path")
     content = _load(path)
@@ -105,9 +102,8 @@ def _load(path: str) -> dict[str, list]:
         raise DatasetError(f"{error}; {_REMEDY}") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            hint = "predictions have no such list, for example" if isinstance(content, list) else ""
-            message = f"{path}: not COCO's ground truth: it has no list {key!r}"
-            raise DatasetError("; ".join(filter(None, (message, hint, "give another file"))))
+            message = f"{path}: it has no list {key!r}, so it is not COCO's ground truth"
+            raise DatasetError(f"{message} (is it predictions?); give another file")
     if not content["images"]:
         raise DatasetError(f"{path}: 'images' is empty; {_REMEDY}")
     return content
@@ -161,35 +157,23 @@ def _tasks(path: str, content: dict[str, list]) -> tuple[list[_Task], list[Datas
 
 
 def _read_image(path: str, root: str, categories: dict[int, _Category], task: _Task) -> ReadImage:
-    where = f"{path}: images[{task.index}]"
-    annotations: list[dict[str, Any]] = []
-    faults: list[DatasetError] = []
-    try:
-        file = _image_file(root, task.image.get("file_name"), where)
-        header = read_header(file, os.path.basename(path))
-        size = _annotated_size(task.image, header, where)
-        for index, annotation in task.objects:
-            try:
-                annotations.append(_read_object(annotation, size, header, categories))
-            except DatasetError as error:
-                message = f"{path}: annotations[{index}] of {task.image['file_name']}: {error}"
-                faults.append(DatasetError(message, error.kind))
-    except DatasetError as error:
-        return ReadImage(None, faults=[error])
-    record = make_record(file, task.image["id"], header.oriented_size, annotations)
-    return ReadImage(record, faults=faults)
-
-
-def _image_file(root: str, name: Any, where: str) -> str:
+    where, name = f"{path}: images[{task.index}]", task.image.get("file_name")
     if not isinstance(name, str) or not stays_inside(name.removeprefix("./")):
         message = f"{where}: file_name {show(name)} is not the name of a file below {root}"
         raise DatasetError(f"{message}; make it relative to that folder, with '/'", "bad id")
-    path = os.path.join(root, name.removeprefix("./"))
-    if not os.path.lexists(path):
-        message = f"{path}: the image is missing ({where})"
-        remedy = "add it, or give the images' folder as the third of DATASETS.OWN"
-        raise DatasetError(f"{message}; {remedy}", "missing image")
-    return path
+    file = os.path.join(root, name.removeprefix("./"))
+    header = read_header(file, os.path.basename(path))
+    size = _annotated_size(task.image, header, where)
+    annotations: list[dict[str, Any]] = []
+    faults: list[DatasetError] = []
+    for index, annotation in task.objects:
+        try:
+            annotations.append(_read_object(annotation, size, header, categories))
+        except DatasetError as error:
+            message = f"{path}: annotations[{index}] of {name}: {error}"
+            faults.append(DatasetError(message, error.kind))
+    record = make_record(file, task.image["id"], header.oriented_size, annotations)
+    return ReadImage(record, faults=faults)
 
 
 def _annotated_size(image: dict[str, Any], header: ImageHeader, where: str) -> tuple[int, int]:
@@ -241,15 +225,9 @@ def _read_box(bbox: Any, size: tuple[int, int]) -> Box:
     if not all(map(is_coordinate, bbox)):
         raise DatasetError(f"bbox is {show(bbox)}; make it four finite numbers", "bad number")
     x, y, width, height = bbox
-    shown = f"bbox [{x:g}, {y:g}, {width:g}, {height:g}]"
-    if width < 0 or height < 0:
-        message = f"{shown} has a negative side; it is x, y, width and height"
-        raise DatasetError(f"{message}; correct it", "swapped box")
-    if width == 0 or height == 0:
-        raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
     # Sums of decimal fractions: 10.1 + 20.2 is not 30.3
     box = x, y, round(x + width, 6), round(y + height, 6)
-    return clip_box(box, size, shown, "is it in pixels, not fractions?")
+    return clip_box(box, size, f"bbox [{x:g}, {y:g}, {width:g}, {height:g}]")
 
 
 def _is_int(value: Any) -> bool:

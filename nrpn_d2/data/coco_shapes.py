@@ -28,8 +28,7 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> list[list[flo
     polygons = segmentation if isinstance(segmentation, list) else [None]
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            message = f"segmentation has {show(polygon)}"
-            raise _fault(f"{message}; a polygon is a list [x, y, ...] of at least three points")
+            raise _fault(f"polygon {show(polygon)} is not [x, y, ...] of at least three points")
         if not all(map(is_coordinate, polygon)):
             raise _fault(f"segmentation has {show(polygon)}; make all of it finite numbers")
         _check_inside(zip(polygon[::2], polygon[1::2]), size, "a polygon")
@@ -45,11 +44,8 @@ def read_keypoints(keypoints: Any, size: tuple[int, int], count: int | None) -> 
     Raises:
         DatasetError: naming what is wrong, and no file.
     """
-    if (
-        not isinstance(keypoints, list)
-        or len(keypoints) % 3
-        or not all(map(is_coordinate, keypoints))
-    ):
+    is_list = isinstance(keypoints, list) and len(keypoints) % 3 == 0
+    if not is_list or not all(map(is_coordinate, keypoints)):
         raise _fault(f"keypoints is {show(keypoints)}; make it numbers [x, y, visibility, ...]")
     if count is not None and len(keypoints) != 3 * count:
         raise _fault(f"it has {len(keypoints) // 3} keypoints, its category {count}; correct it")
@@ -85,8 +81,7 @@ def _read_rle(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     width, height = size
     counts, rle_size = rle.get("counts"), rle.get("size")
     if rle_size != [height, width]:
-        message = f"segmentation has the size {show(rle_size)}, not {[height, width]}"
-        raise _fault(f"{message}; correct it")
+        raise _fault(f"its RLE has the size {show(rle_size)}, not {[height, width]}; correct it")
     try:
         runs = list(_decompress(counts)) if isinstance(counts, str) else counts
         # pycocotools' C code believes what it is given
@@ -94,8 +89,7 @@ def _read_rle(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     except (TypeError, ValueError, OverflowError):
         is_valid = False
     if not is_valid:
-        message = f"segmentation has run lengths {show(counts)} that do not cover the image"
-        raise _fault(f"{message}; correct them")
+        raise _fault(f"run lengths {show(counts)} do not cover the image; correct them")
     return coco_mask.frPyObjects({"size": rle_size, "counts": runs}, int(height), int(width))
 
 

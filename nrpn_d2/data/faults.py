@@ -67,19 +67,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {likely[0]!r}? " if likely else ""
 
 
-def clip_box(box: Sequence[float], size: tuple[float, float], shown: str, hint: str) -> Box:
+def clip_box(
+    box: Sequence[float],
+    size: tuple[float, float],
+    shown: str,
+    hint: str = "is it in pixels, not fractions?",
+) -> Box:
     """Clip a box to its image; tools that count pixels otherwise exceed it by up to one pixel.
 
     Args:
-        box: finite x0 <= x1 and y0 <= y1.
+        box: finite numbers.
         size: (width, height) of the image.
         shown: the box as its file has it, for messages.
         hint: what to do about a box of less than one pixel.
 
     Raises:
-        DatasetError: the box leaves the image, or less than one pixel is inside.
+        DatasetError: the box has no area or leaves the image, or less than one pixel is inside.
     """
     (x0, y0, x1, y1), (width, height) = box, size
+    if x1 < x0 or y1 < y0:
+        raise DatasetError(f"{shown} has a negative width or height; correct it", "swapped box")
+    if x1 == x0 or y1 == y0:
+        raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
     if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
         message = f"{shown} leaves the image of {width:g} x {height:g} pixels; correct it"
         raise DatasetError(message, "box outside the image")

@@ -8,6 +8,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..utils.seeding import seeded
 from .mapper import VOCDatasetMapper
@@ -29,11 +30,7 @@ _MAX_TRIES = 100
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
-    """Build the loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader.
-
-    Raises:
-        ValueError: naming the key, its value and what it may be.
-    """
+    """Build the loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader."""
     data, world_size = cfg.DATALOADER, comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ValueError(
@@ -49,7 +46,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
             cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
         ),
     )
-    if not any(_has_object(record) for record in records):
+    if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
         raise ValueError(
             f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: none of {len(records)} images has an "
             "object to learn (difficult ones do not count); check the annotations"
@@ -69,11 +66,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Build the loader of one of ``DATASETS.TEST``; the keys are those of Detectron2's loader.
-
-    Raises:
-        ValueError: as :func:`build_train_loader`.
-    """
+    """Build the loader of one of ``DATASETS.TEST``; the keys are those of Detectron2's loader."""
     records = _load_records(cfg, "TEST", [dataset_name], filter_empty=False)
     mapper = VOCDatasetMapper(cfg, is_train=False)
     return build_detection_test_loader(
@@ -106,10 +99,6 @@ def _load_records(
             get_detection_dataset_dicts([name], **options), files[datasets.index(name)]
         )
     ]
-
-
-def _has_object(record: dict[str, Any]) -> bool:
-    return not all(map(is_ignored, record.get("annotations", ())))
 
 
 def _check_shapes(records: list[dict[str, Any]], shape: str, key: str) -> None:
@@ -225,21 +214,21 @@ def _is_wide(records: list[dict[str, Any]]) -> list[bool]:
     return [record["width"] > record["height"] for record in records]
 
 
-class _SeededRecords(Dataset):
+@dataclass
+class _SeededRecords:
     """Maps (number of a record, place in the stream) to model input."""
 
-    def __init__(self, records: Dataset, mapper: Callable, seed: int):
-        self._records = records
-        self._mapper = mapper
-        self._seed = seed
+    records: DatasetFromList
+    mapper: Callable
+    seed: int
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         index, place = item
-        with seeded(self._seed, place):
+        with seeded(self.seed, place):
             for _ in range(_MAX_TRIES):
-                data = self._mapper(self._records[index])
+                data = self.mapper(self.records[index])
                 if data is not None:
                     return data
                 logging.getLogger(__name__).warning("The mapper skips record %d", index)
-                index = random.randrange(len(self._records))
+                index = random.randrange(len(self.records))
         raise RuntimeError(f"the mapper returned None for {_MAX_TRIES} records in a row")

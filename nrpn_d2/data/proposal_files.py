@@ -14,7 +14,7 @@ Proposals may only be ranked, best first, without scores. Both formats need numb
 import json
 import os
 import pickle
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +88,6 @@ def load_proposals(path: str) -> dict[Hashable, Proposals]:
     check_ending(path)
     try:
         ranked, per_image = _from_pickle(path) if path.endswith(".pkl") else _from_json(path)
-        per_image = list(per_image)
     except (KeyError, TypeError, AttributeError) as e:
         raise ValueError(f"{path} is not a proposal file: {type(e).__name__}: {e}") from e
     proposals = {}
@@ -111,7 +110,7 @@ def check_ending(path: str) -> None:
         raise ValueError(f"{path}: a proposal file ends in .pkl (Detectron2) or .json (COCO)")
 
 
-_PerImage = Iterator[tuple[Hashable, Any, Any]]  # image id, boxes (K, 4), logits (K,)
+_PerImage = Iterable[tuple[Hashable, Any, Any]]  # image id, boxes (K, 4), logits (K,)
 
 
 def _from_pickle(path: str) -> tuple[bool, _PerImage]:
@@ -127,17 +126,12 @@ def _from_pickle(path: str) -> tuple[bool, _PerImage]:
             f"{path}: {len(ids)} ids, boxes of {len(content['boxes'])} and scores of "
             f"{len(scores)} images"
         )
-
-    def per_image() -> _PerImage:
-        for image_id, boxes, logits in zip(ids, content["boxes"], scores):
-            boxes = np.asarray(boxes, np.float64)
-            if boxes.size and mode == BoxMode.XYWH_ABS:
-                boxes = BoxMode.convert(boxes, mode, BoxMode.XYXY_ABS)
-            # An id may be a numpy scalar, which equals its number but prints otherwise
-            image_id = image_id.item() if isinstance(image_id, np.generic) else image_id
-            yield image_id, boxes, logits
-
-    return bool(content.get("ranked", False)), per_image()
+    # An id may be a numpy scalar, which equals its number but prints otherwise
+    ids = [id_.item() if isinstance(id_, np.generic) else id_ for id_ in ids]
+    boxes = [np.asarray(of_image, np.float64) for of_image in content["boxes"]]
+    if mode == BoxMode.XYWH_ABS:
+        boxes = [BoxMode.convert(b, mode, BoxMode.XYXY_ABS) if b.size else b for b in boxes]
+    return bool(content.get("ranked", False)), zip(ids, boxes, scores)
 
 
 def _from_json(path: str) -> tuple[bool, _PerImage]:
@@ -154,19 +148,17 @@ def _from_json(path: str) -> tuple[bool, _PerImage]:
     ranked = any(result.get("ranked") for result in results)
     scores = np.array([result["score"] for result in results], np.float64)
     are_logits = ranked or bool(((scores < 0) | (scores > 1)).any())
-
-    def per_image() -> _PerImage:
-        for image_id, rows in by_image.items():
-            try:
-                rows = np.array(rows, np.float64).reshape(len(rows), 5)
-            except ValueError:
-                raise ValueError(
-                    f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
-                ) from None
-            boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-            yield image_id, boxes, rows[:, 4] if are_logits else _logit(rows[:, 4])
-
-    return ranked, per_image()
+    per_image = []
+    for image_id, rows in by_image.items():
+        try:
+            rows = np.array(rows, np.float64).reshape(len(rows), 5)
+        except ValueError:
+            raise ValueError(
+                f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
+            ) from None
+        boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        per_image.append((image_id, boxes, rows[:, 4] if are_logits else _logit(rows[:, 4])))
+    return ranked, per_image
 
 
 def _logit(probabilities: np.ndarray) -> np.ndarray:
@@ -180,14 +172,9 @@ def assign_proposals(
 ) -> dict[Hashable, Proposals]:
     """Give proposals the dataset's image ids: as for Detectron2, 7 and "7" are the same image.
 
-    Args:
-        proposals: of :func:`load_proposals`.
-        dataset_name: a name in DatasetCatalog.
-        origin: the file, for messages.
-
     Raises:
-        ValueError: for images that are not in the dataset or are there as 7 and as "7", and for
-            proposals whose centre is outside of their image.
+        ValueError: starts with ``origin``; for images that are not in the dataset or are there as 7
+            and as "7", and for proposals whose centre is outside of their image.
     """
     records = {str(record["image_id"]): record for record in DatasetCatalog.get(dataset_name)}
     unknown = [image_id for image_id in proposals if str(image_id) not in records]

@@ -5,7 +5,9 @@ A reader turns the images of a dataset into :class:`ReadImage`, one by one and i
 """
 
 import contextlib
+import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -41,13 +43,6 @@ class ReadImage(NamedTuple):
     faults: Sequence[DatasetError] = ()
 
 
-def check_on_error(on_error: str) -> None:
-    """Raise DatasetError unless the value is one of ON_ERROR."""
-    if on_error not in ON_ERROR:
-        message = f"on_error (DATASETS.ON_ERROR, VOC_ON_ERROR) is {on_error!r}"
-        raise DatasetError(f"{message}; use one of {ON_ERROR}")
-
-
 def read_records(
     read_one: Callable[[_Task], ReadImage],
     tasks: list[_Task],
@@ -58,7 +53,8 @@ def read_records(
     """Read every image, and log what the dataset consists of and what was dropped.
 
     Args:
-        read_one: reads one image; may run in other processes.
+        read_one: reads one image, or raises DatasetError for one to be dropped; may run in other
+            processes.
         tasks: one per image, in the dataset's order.
         source: the file that names the images, for messages.
         on_error: "error" raises at the first fault; "skip" drops, counts and reports.
@@ -67,23 +63,24 @@ def read_records(
     Raises:
         DatasetError: the first fault; with "skip" only when no image is left.
     """
+    if on_error not in ON_ERROR:
+        message = f"on_error (DATASETS.ON_ERROR, VOC_ON_ERROR) is {on_error!r}"
+        raise DatasetError(f"{message}; use one of {ON_ERROR}")
     if faults and on_error == "error":
         raise faults[0]
-    faults, records, unlabelled = list(faults), [], 0
-    if _collected is not None:
-        _collected.extend((fault, "") for fault in faults)
+    dropped, records, unlabelled = [(fault, "") for fault in faults], [], 0
     with contextlib.closing(_map(read_one, tasks)) as images:
         for image in images:
             if image.faults and on_error == "error":
                 raise image.faults[0]
-            faults.extend(image.faults)
-            if _collected is not None:
-                path = image.record["file_name"] if image.record else ""
-                _collected.extend((fault, path) for fault in image.faults)
+            path = image.record["file_name"] if image.record else ""
+            dropped += [(fault, path) for fault in image.faults]
             if image.record is not None:
                 records.append(image.record)
                 unlabelled += not image.has_labels
-    _report(source, records, unlabelled, faults)
+    if _collected is not None:
+        _collected.extend(dropped)
+    _report(source, records, unlabelled, [fault for fault, _ in dropped])
     if not records:
         raise DatasetError(f"{source}: no usable image is left of {len(tasks)}; see the log")
     return records
@@ -133,14 +130,14 @@ def is_ignored(annotation: dict[str, Any]) -> bool:
 
 
 def read_header(path: str, listed_in: str) -> ImageHeader:
-    """Return what Detectron2 will see of an image.
-
-    Args:
-        listed_in: what has the image's name, for messages.
+    """Return what Detectron2 will see of an image, whose name is in the file ``listed_in``.
 
     Raises:
-        DatasetError: the image cannot be used.
+        DatasetError: the image is missing, or cannot be used.
     """
+    if not os.path.lexists(path):
+        message = f"{path}: the image is missing; add it, delete it from the {listed_in}, or "
+        raise DatasetError(f"{message}correct the third of DATASETS.OWN, a folder", "missing image")
     try:
         return read_image_header(path)
     except ValueError as error:
@@ -165,7 +162,16 @@ def stays_inside(path: str) -> bool:
     )
 
 
-def _map(function: Callable[[_Task], ReadImage], tasks: list[_Task]) -> Iterator[ReadImage]:
+def read_safely(read_one: Callable[[_Task], ReadImage], task: _Task) -> ReadImage:
+    """Read one image; a DatasetError becomes the fault of a dropped one."""
+    try:
+        return read_one(task)
+    except DatasetError as error:
+        return ReadImage(None, faults=[error])
+
+
+def _map(read_one: Callable[[_Task], ReadImage], tasks: list[_Task]) -> Iterator[ReadImage]:
+    function = functools.partial(read_safely, read_one)
     if len(tasks) < _LARGE:
         return (function(task) for task in tasks)
     return parallel_map(function, tasks, "Reading annotations")

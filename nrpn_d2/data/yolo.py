@@ -16,11 +16,10 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..utils.text_files import load_yaml, read_bytes
-from .faults import Box, DatasetError, check_class_names, clip_box, show, to_number
+from .faults import DatasetError, check_class_names, clip_box, show, to_number
 from .reading import (
     Dataset,
     ReadImage,
-    check_on_error,
     make_annotation,
     make_record,
     read_header,
@@ -91,7 +90,6 @@ def read_yolo(
     Raises:
         DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
-    check_on_error(on_error)
     files: dict[str, list[str]] = {}  # path without suffix -> images, relative to root
     faults: list[DatasetError] = []
     for place in places:
@@ -197,25 +195,19 @@ def _read_image(root: str, num_classes: int, named: tuple[str, Sequence[str]]) -
     stem, files = named
     label = os.path.join(root, _label_file(stem))
     has_label = os.path.lexists(label)
+    path = os.path.join(root, files[0])
+    if len(files) > 1:
+        message = f"{path}: {len(files)} images have this name ({', '.join(sorted(files))})"
+        raise DatasetError(f"{message}; keep one of them", "ambiguous image")
+    size = read_header(path, "dataset").oriented_size
     annotations: list[dict[str, Any]] = []
     faults: list[DatasetError] = []
-    try:
-        path = os.path.join(root, files[0])
-        if len(files) > 1:
-            message = f"{path}: {len(files)} images have this name ({', '.join(sorted(files))})"
-            raise DatasetError(f"{message}; keep one of them", "ambiguous image")
-        if not os.path.lexists(path):
-            message = f"{path}: the image is missing; add it, or delete it from the list"
-            raise DatasetError(message, "missing image")
-        size = read_header(path, "dataset").oriented_size
-        for number, line in enumerate(_label_lines(label) if has_label else (), start=1):
-            if line.strip():
-                try:
-                    annotations.append(_read_object(line.split(), size, num_classes))
-                except DatasetError as error:
-                    faults.append(DatasetError(f"{label}: line {number}: {error}", error.kind))
-    except DatasetError as error:
-        return ReadImage(None, has_label, [error])
+    for number, line in enumerate(_label_lines(label) if has_label else (), start=1):
+        if line.strip():
+            try:
+                annotations.append(_read_object(line.split(), size, num_classes))
+            except DatasetError as error:
+                faults.append(DatasetError(f"{label}: line {number}: {error}", error.kind))
     return ReadImage(make_record(path, stem, size, annotations), has_label, faults)
 
 
@@ -248,28 +240,20 @@ def _read_object(words: list[str], size: tuple[int, int], num_classes: int) -> d
     if max(map(abs, numbers[1:])) > 2:
         message = f"{show(' '.join(words[1:5]))} are no fractions of the image"
         raise DatasetError(f"{message}; divide pixels by its width and height", "bad box")
-    shown = f"box {show(' '.join(words[1:5]))}"
+    hint = "remove or redraw it"
     if len(words) > 5:
         points = _pixels(numbers[1:], size)
         xs, ys = points[::2], points[1::2]
-        box = _check_box((min(xs), min(ys), max(xs), max(ys)), size, "polygon")
+        box = clip_box((min(xs), min(ys), max(xs), max(ys)), size, "polygon", hint)
         return {**make_annotation(box, int(numbers[0]), 0), "segmentation": [points]}
     x, y, width, height = numbers[1:]
-    if width < 0 or height < 0:
-        raise DatasetError(f"{shown} has a negative side; correct it", "swapped box")
-    if width == 0 or height == 0:
-        raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
     corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    box = _check_box(_pixels(corners, size), size, shown)
+    box = clip_box(_pixels(corners, size), size, f"box {show(' '.join(words[1:]))}", hint)
     return make_annotation(box, int(numbers[0]), 0)
 
 
 def _pixels(fractions: Sequence[float], size: tuple[int, int]) -> list[float]:
     return [round(value * size[n % 2], _DECIMALS) for n, value in enumerate(fractions)]
-
-
-def _check_box(box: Sequence[float], size: tuple[int, int], shown: str) -> Box:
-    return clip_box(box, size, shown, "remove or redraw it")
 
 
 def _number(text: str) -> float:

@@ -7,6 +7,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..utils.boxes import covered_fraction
+
 # Okabe and Ito's, which the colour-blind can tell apart
 PALETTE = (
     (230, 159, 0),
@@ -99,11 +101,4 @@ def label_place(
     corners[:2] = [(max(0, min(x, canvas[0] - width)), y) for x, y in corners[:2]]
     places = [(x, y, x + width, y + height) for x, y in corners]
     inside = [p for p in places if min(p) >= 0 and p[2] <= canvas[0] and p[3] <= canvas[1]]
-    return min(inside, key=lambda p: sum(overlap(p, other) for other in others), default=places[0])
-
-
-def overlap(a: Rectangle, b: Rectangle) -> float:
-    """Return the area that two rectangles share."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
+    return min(inside, key=lambda p: covered_fraction(p, others).sum(), default=places[0])

@@ -90,9 +90,8 @@ class Predictor:
         Returns:
             For each image "proposal_boxes" and "objectness_logits", best first.
         """
-        if not isinstance(self.model, GeneralizedRCNN):
-            return [outputs["proposals"] for outputs in self.model(inputs)]
-        images = self.model.preprocess_image(inputs)
+        # A ProposalNetwork has all that this method needs, but not the method
+        images = GeneralizedRCNN.preprocess_image(self.model, inputs)
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
         return [

@@ -55,11 +55,7 @@ class PerImageEvaluator(DatasetEvaluator):
         budgets: Sequence[int] = (50, 100, 300),
         ground_truth: GroundTruth | None = None,
     ):
-        """
-        Args:
-            budgets: numbers of proposals.
-            ground_truth: of the dataset, if it is already loaded.
-        """
+        """Take the dataset's ``ground_truth``, or read it."""
         self.ground_truth = ground_truth or load_ground_truth(dataset_name)
         self._budgets = sorted(budgets)
         self.reset()
@@ -140,7 +136,7 @@ def together(function: Callable[[], Any]) -> Any:
 
 
 def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the proposals of one image, as they come.
+    """Return the proposals of one image, checked, best first; equal ones as they come.
 
     Args:
         output: of a ProposalNetwork, :class:`BudgetedModel`, or :func:`evaluate_proposals`.
@@ -148,7 +144,7 @@ def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.
 
     Returns:
         boxes (K, 4); objectness logits (K,), descending numbers for proposals without any; and
-        how many of them, the best ones, are those of the model as it is configured.
+        how many of them, the first ones, are those of the model as it is configured.
     """
     if "proposals" not in output:
         raise ValueError(
@@ -161,16 +157,16 @@ def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.
         logits = proposals.objectness_logits.cpu().numpy()
     else:
         logits = -np.arange(len(boxes), dtype=np.float32)
-    return boxes, logits, len(output["proposals"])
-
-
-def best_first(boxes: np.ndarray, logits: np.ndarray, origin: str) -> tuple[np.ndarray, np.ndarray]:
-    """Check boxes (K, 4) and logits (K,), and sort both by the logits, equal ones as they come."""
     check_boxes(boxes, logits, origin)
     if (logits[1:] > logits[:-1]).any():
         order = np.argsort(-logits, kind="stable")
-        return boxes[order], logits[order]
-    return boxes, logits
+        boxes, logits = boxes[order], logits[order]
+    return boxes, logits, len(output["proposals"])
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the sigmoid, without overflow."""
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
 
 
 def format_table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:

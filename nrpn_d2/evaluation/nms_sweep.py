@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
-from detectron2.structures import ImageList
 from torch import nn
 
 from .ground_truth import load_ground_truth
@@ -31,16 +31,13 @@ def propose(
 
     Args:
         model: a ``ProposalNetwork`` or ``GeneralizedRCNN`` with a ``HardNegativeRPN``.
-        batched_inputs: of Detectron2's test loader.
-        nms_thresholds: IoUs.
         num_proposals: the most that are kept of an image.
 
     Returns:
         NMS threshold -> what a ``ProposalNetwork`` gives for ``batched_inputs``.
     """
-    images = [x["image"].to(model.device) for x in batched_inputs]
-    images = [(x - model.pixel_mean) / model.pixel_std for x in images]
-    images = ImageList.from_tensors(images, model.backbone.size_divisibility)
+    # A ProposalNetwork has all that this method needs, but not the method
+    images = GeneralizedRCNN.preprocess_image(model, batched_inputs)
     rpn, features = model.proposal_generator, model.backbone(images.tensor)
     maps = [features[f] for f in rpn.in_features]
     anchors = rpn.anchor_generator(maps)
@@ -79,9 +76,6 @@ def evaluate_along_nms(
     Args:
         model: see :func:`propose`; it is left in evaluation mode.
         loader: of the whole dataset.
-        dataset_name: a name in DatasetCatalog.
-        nms_thresholds: IoUs.
-        budgets: numbers of proposals.
         iou_thresholds: of the recall.
 
     Returns:
@@ -89,8 +83,7 @@ def evaluate_along_nms(
         of :class:`ProposalErrorEvaluator` and of :class:`ScoreEvaluator`.
     """
     model.eval()
-    ground_truth = load_ground_truth(dataset_name)
-    common = {"budgets": budgets, "ground_truth": ground_truth}
+    common = {"budgets": budgets, "ground_truth": load_ground_truth(dataset_name)}
     evaluators = {
         threshold: DatasetEvaluators(
             [
@@ -105,14 +98,12 @@ def evaluate_along_nms(
         outputs = propose(model, batched_inputs, nms_thresholds, max(budgets))
         for threshold, evaluator in evaluators.items():
             evaluator.process(batched_inputs, outputs[threshold])
-    of_class = tuple(f"-{name}" for name in ground_truth.class_names)
-    results = {}
-    for threshold, evaluator in evaluators.items():
-        tasks = evaluator.evaluate().values()
-        results[threshold] = {
+    return {
+        threshold: {
             name: value
-            for metrics in tasks
+            for metrics in evaluator.evaluate().values()
             for name, value in metrics.items()
-            if not name.endswith(of_class)
+            if "-" not in name  # in front of a class
         }
-    return results
+        for threshold, evaluator in evaluators.items()
+    }

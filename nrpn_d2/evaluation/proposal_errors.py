@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.boxes import box_iou, covered_fraction
-from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
+from .evaluator import PerImageEvaluator, format_table, probabilities, read_proposals
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth
 
@@ -99,9 +99,8 @@ class ProposalErrorEvaluator(PerImageEvaluator):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the kind (K,) and score (K,) of each proposal, and how many are configured."""
         boxes, logits, configured = read_proposals(output, origin)
-        boxes, logits = best_first(boxes, logits, origin)
         kinds, _ = match_proposals(boxes, self.ground_truth, n)
-        scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
+        scores = probabilities(logits)
         if not output["proposals"].has("objectness_logits"):
             scores[:] = np.nan
         return kinds.astype(np.int8), scores, configured

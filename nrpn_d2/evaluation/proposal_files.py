@@ -1,6 +1,5 @@
 """Proposals in files, evaluated without a model, and the dataset that they belong to."""
 
-import difflib
 import os
 
 import numpy as np
@@ -10,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import Boxes, Instances
 
+from ..data.checks import check_registered
 from ..data.proposal_files import Proposals, assign_proposals, load_proposals
 from . import build_evaluators
 
@@ -25,8 +25,6 @@ def evaluate_proposals(
     Args:
         path: a file for :func:`load_proposals`, whose errors are raised, as well as those of
             :func:`assign_proposals`.
-        dataset_name: a name in DatasetCatalog.
-        output_dir: folder to write to, made if it does not exist.
         cfg: TEST.PROPOSALS gives budgets and thresholds.
 
     Returns:
@@ -70,10 +68,7 @@ def find_dataset(
     names = [name] if name else list(cfg.DATASETS.TEST)
     if len(names) != 1:
         raise ValueError(f"name one dataset with --dataset: DATASETS.TEST is {names}")
-    if names[0] not in DatasetCatalog:
-        likely = difflib.get_close_matches(names[0], DatasetCatalog.list(), n=3)
-        hint = f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""
-        raise ValueError(f"dataset {names[0]!r} is not registered{hint}")
+    check_registered(names[0], "--dataset" if name else "DATASETS.TEST")
     return names[0]
 
 

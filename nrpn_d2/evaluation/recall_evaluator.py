@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..utils.boxes import box_area, box_iou
-from .evaluator import PerImageEvaluator, best_first, format_table, read_proposals
+from .evaluator import PerImageEvaluator, format_table, read_proposals
 from .figures import recall_figure
 from .ground_truth import GroundTruth
 from .recall import (
@@ -98,8 +98,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             self._complete()
 
     def _read(self, output: dict[str, Any], n: int, origin: str) -> None:
-        boxes, logits, configured = read_proposals(output, origin)
-        self._waiting.append((n, best_first(boxes, logits, origin)[0], configured))
+        boxes, _, configured = read_proposals(output, origin)
+        self._waiting.append((n, boxes, configured))
 
     def _complete(self) -> None:
         """Reduce the proposals of the waiting images to their close pairs."""

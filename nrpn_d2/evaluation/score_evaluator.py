@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .evaluator import PerImageEvaluator, best_first, read_proposals
+from .evaluator import PerImageEvaluator, probabilities, read_proposals
 from .proposal_errors import KINDS, match_proposals
 
 NUM_BINS = 10
@@ -34,11 +34,8 @@ class ScoreEvaluator(PerImageEvaluator):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the (K,) kinds, scores and IoUs."""
         boxes, logits, _ = read_proposals(output, origin)
-        boxes, logits = best_first(boxes, logits, origin)
-        boxes, logits = boxes[: self._budgets[-1]], logits[: self._budgets[-1]]
-        kinds, ious = match_proposals(boxes, self.ground_truth, n)
-        scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # the sigmoid
-        return kinds, scores, ious
+        kinds, ious = match_proposals(boxes[: self._budgets[-1]], self.ground_truth, n)
+        return kinds, probabilities(logits[: self._budgets[-1]]), ious
 
     def _compute(self, records: dict[int, tuple]) -> dict[str, dict[str, float]]:
         results: dict[str, float] = {}

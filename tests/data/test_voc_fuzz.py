@@ -1,5 +1,6 @@
 """Made-up files, and valid ones with some bytes changed: read, or refused with a reason."""
 
+import functools
 import os
 import re
 import struct
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from voc_folder import voc_xml, write_voc_folder
 
 from nrpn_d2.data import DatasetError, read_voc
-from nrpn_d2.data.voc.image import read_image
+from nrpn_d2.data.reading import read_safely
+from nrpn_d2.data.voc.reader import read_image
 
 CLASSES = ["cat", "dog"]
 OBJECTS = [("cat", (11, 6, 20.5, 15)), ("dog", (1, 1, 60, 40), 1), ("cat", ("2e1", 3, 30, 9), 0)]
@@ -82,7 +84,8 @@ def check_record(record):
 
 def check_image(folder):
     """The image "a" is read; each fault names the file and, after it, what is wrong."""
-    image = read_image(folder, {"cat": 0, "dog": 1}, ("a", ["a.jpg"]))
+    read_one = functools.partial(read_image, folder, {"cat": 0, "dog": 1})
+    image = read_safely(read_one, ("a", ["a.jpg"]))
     for fault in image.faults:
         assert (
             type(fault) is DatasetError

@@ -68,7 +68,9 @@ def test_folder_that_is_not_in_voc_layout(tmp_path, part):
 
 
 def test_bad_arguments(tmp_path):
-    root = write_voc_folder(tmp_path, [{"id": "a"}], splits={"empty": "\n \n", "bad": b"\xff\xfe"})
+    root = write_voc_folder(
+        tmp_path, [{"id": "a"}], splits={"good": "a", "empty": "\n \n", "bad": b"\xff\xfe"}
+    )
     for arguments, message in [
         ((root + "/no", "train", CLASSES), "no such folder"),
         (
@@ -78,7 +80,7 @@ def test_bad_arguments(tmp_path):
         ((root, "empty", CLASSES), "lists no image"),
         ((root, "bad", CLASSES), "not UTF-8"),
         ((root, "empty", []), "class names is empty"),
-        ((root, "empty", CLASSES, "ignore"), "VOC_ON_ERROR.*'ignore'"),
+        ((root, "good", CLASSES, "ignore"), "VOC_ON_ERROR.*'ignore'"),
     ]:
         with pytest.raises(DatasetError, match=message):
             read_voc(*arguments)

@@ -9,7 +9,7 @@ from voc_folder import write_voc_folder
 
 from nrpn_d2.data import DatasetError, read_voc
 from nrpn_d2.data import reading as voc
-from nrpn_d2.data.voc import image as voc_image
+from nrpn_d2.data.voc import reader
 from nrpn_d2.utils import parallel
 
 CLASSES = ["cat", "dog"]
@@ -122,7 +122,7 @@ def test_nothing_left(tmp_path):
 @pytest.fixture
 def two_processes(monkeypatch):
     """Reads every set with two processes; XML files that are read in this one fail."""
-    parent, load_annotation = os.getpid(), voc_image.load_annotation
+    parent, load_annotation = os.getpid(), reader.load_annotation
 
     def load(path):
         assert os.getpid() != parent
@@ -130,7 +130,7 @@ def two_processes(monkeypatch):
 
     monkeypatch.setattr(voc, "_LARGE", 0)
     monkeypatch.setattr(parallel, "free_processes", lambda: 2)
-    monkeypatch.setattr(voc_image, "load_annotation", load)
+    monkeypatch.setattr(reader, "load_annotation", load)
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_coco_format_dataset(tmp_path):
         with pytest.raises(ValueError, match=f"objects.json does not hold .*: .*{message}"):
             evaluate(*arguments)
     for command, message in (
-        ([arguments[0], "--dataset", "shapes_tes"], "not registered; did you mean 'shapes_test'"),
+        ([arguments[0], "--dataset", "shapes_tes"], "no such dataset; did you mean 'shapes_test'"),
         (arguments[:1], "DATASETS.TEST is"),
         ([*arguments, "--dataset", "x"], "exclude each other"),
         ([arguments[0], "--json", tmp_path / "missing.json"], "missing.json: no such file"),

@@ -28,10 +28,6 @@ class FittedAnchors(NamedTuple):
     grid: Quality  # of these
 
 
-class TooFewObjects(ValueError):
-    """There are not enough different objects for the clusters asked for."""
-
-
 def fit_anchors(
     objects: SeenObjects, levels: Sequence[AnchorLevel], ks: Sequence[int]
 ) -> list[FittedAnchors]:
@@ -45,21 +41,21 @@ def fit_anchors(
         ks: numbers of anchors, of all levels together.
 
     Raises:
-        ValueError: no k is a multiple of the number of levels.
-        TooFewObjects: there are fewer different shapes than the largest k.
+        ValueError: no k is a multiple of the number of levels, or there are fewer different shapes
+            than the largest k.
     """
     shared = [k for k in ks if k % len(levels) == 0]
     if not shared:
         raise ValueError(
-            f"--k {_span(ks)}: the model has {len(levels)} feature maps, which need equally many "
-            f"anchors; include a multiple of {len(levels)}"
+            f"--k: the model has {len(levels)} feature maps, which need equally many anchors; "
+            f"include a multiple of {len(levels)}"
         )
     extent = objects.shapes
     fits = (extent > 0).all(axis=1)
     objects = SeenObjects(objects.boxes[fits], objects.image_sizes[fits])
     shapes = merge_shapes(extent[fits]) if fits.any() else Shapes(extent[:0], np.empty(0))
     if len(shapes.sides) < max(shared):
-        raise TooFewObjects(
+        raise ValueError(
             f"there are {len(shapes.sides)} objects of different shape, too few for "
             f"{max(shared)} anchors; lower --k"
         )
@@ -108,7 +104,3 @@ def knee(ks: Sequence[int], mean_ious: Sequence[float]) -> int:
         return int(ks[-1])
     line = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
     return int(ks[int(np.argmax(y - line))])
-
-
-def _span(ks: Sequence[int]) -> str:
-    return f"{min(ks)}..{max(ks)}" if len(ks) > 1 else str(ks[0])

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from ...utils.parallel import parallel_map
 from ..anchors.reach import REACHED, AnchorLevel, best_ious, reached
 from ..anchors.seen import seen_objects
+from ..checks import class_names
 from ..faults import DatasetError
 from ..reading import collected_faults, is_ignored
 from .findings import large_boxes, near_duplicates
@@ -40,7 +41,7 @@ def inspect_datasets(
     for name in dict.fromkeys(names):
         records, faults = _read(name)
         findings += faults
-        classes = _class_names(name)
+        classes = class_names(name)
         of_dataset = [Task(name, record, len(classes)) for record in records]
         images = list(parallel_map(inspect_image, of_dataset, f"Checking {name}"))
         for task, image in zip(of_dataset, images):
@@ -67,10 +68,6 @@ def _read(name: str) -> tuple[list[dict[str, Any]], list[Finding]]:
     findings += [Finding(fault.kind, name, path, str(fault)) for fault, path in faults]
     # Copies: the catalog may give the same dicts to others
     return [dict(record) for record in records], findings
-
-
-def _class_names(name: str) -> list[str]:
-    return list(MetadataCatalog.get(name).get("thing_classes", ()))
 
 
 def _statistics(

@@ -8,10 +8,10 @@ colors (outlines, fragments, similar forms) on structured backgrounds. A network
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
+from uuid import uuid4
 from xml.etree import ElementTree
 
 import numpy as np
@@ -86,10 +86,13 @@ def make_shapes(
         return root
     parent, name = os.path.split(os.path.abspath(root))
     os.makedirs(parent, exist_ok=True)
-    draft = tempfile.mkdtemp(prefix=f".{name}-", dir=parent)
+    draft = os.path.join(parent, f".{name}-{uuid4().hex}")
     try:
         _write_folder(draft, spec)
-        _publish(draft, root, spec)
+        os.rename(draft, root)
+    except OSError:
+        if not _holds(root, spec):  # another process may have been faster
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
@@ -109,17 +112,6 @@ def _holds(root: str, spec: dict) -> bool:
         message = f"{path}: the folder was made as {made_as}, wanted is {spec}"
         raise ValueError(f"{message}; delete the folder, or choose another one")
     return True
-
-
-def _publish(draft: str, root: str, spec: dict) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(draft, 0o777 & ~umask)  # mkdtemp lets nobody else in
-    try:
-        os.rename(draft, root)
-    except OSError:
-        if not _holds(root, spec):  # another process may have been faster
-            raise
 
 
 def _write_folder(root: str, spec: dict) -> None:

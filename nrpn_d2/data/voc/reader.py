@@ -11,9 +11,10 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..faults import DatasetError, check_class_names
-from ..reading import Dataset, check_on_error, read_records
-from .image import read_image
-from .layout import check_voc_folder, list_images, list_splits, read_split
+from ..image_header import ImageHeader
+from ..reading import Dataset, ReadImage, make_annotation, make_record, read_header, read_records
+from .layout import IMAGE_SUFFIXES, check_voc_folder, list_images, list_splits, read_split
+from .xml import annotated_size, load_annotation, object_name, parse_object
 
 
 def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
@@ -42,9 +43,7 @@ def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str
 
 def voc_on_error(settings: CfgNode) -> str:
     """Return what to do about faults: VOC_ON_ERROR is the older key, for VOC layout alone."""
-    for on_error in (settings.ON_ERROR, settings.VOC_ON_ERROR):
-        check_on_error(on_error)
-    return "skip" if "skip" in (settings.ON_ERROR, settings.VOC_ON_ERROR) else "error"
+    return settings.VOC_ON_ERROR if settings.ON_ERROR == "error" else settings.ON_ERROR
 
 
 def voc_dataset(root: str, split: str, class_names: Sequence[str], on_error: str) -> Dataset:
@@ -83,7 +82,6 @@ def read_voc(
             folder or split, a bad class list, a split without a usable image.
     """
     class_ids = {name: index for index, name in enumerate(check_class_names(class_names))}
-    check_on_error(on_error)
     check_voc_folder(root)
     files = list_images(os.path.join(root, "JPEGImages"))
     split_file = os.path.join(root, "ImageSets", "Main", split + ".txt")
@@ -91,3 +89,51 @@ def read_voc(
     tasks = [(image_id, files.get(image_id, ())) for image_id in ids]
     read_one = functools.partial(read_image, root, class_ids)
     return read_records(read_one, tasks, split_file, on_error, faults)
+
+
+def read_image(root: str, class_ids: dict[str, int], named: tuple[str, Sequence[str]]) -> ReadImage:
+    """Read one image of a folder in VOC layout.
+
+    Args:
+        class_ids: class name -> category id.
+        named: the image's id, and the files below JPEGImages that have it as their name.
+
+    Raises:
+        DatasetError: the image is to be dropped.
+    """
+    image_id, files = named
+    path = os.path.join(root, "JPEGImages", *(files[:1] or [image_id]))
+    if not files:
+        message = f"{path}{{{','.join(IMAGE_SUFFIXES)}}}: the image is missing"
+        raise DatasetError(f"{message}; add it, or delete its id from the split", "missing image")
+    if len(files) > 1:
+        message = f"{path}: {len(files)} images have this id ({', '.join(sorted(files))})"
+        raise DatasetError(f"{message}; keep one of them", "ambiguous image")
+    header = read_header(path, "split")
+    xml = os.path.join(root, "Annotations", image_id + ".xml")
+    has_xml = os.path.lexists(xml)
+    annotations, faults = _read_objects(xml, header, class_ids) if has_xml else ([], [])
+    record = make_record(path, image_id, header.oriented_size, annotations)
+    return ReadImage(record, has_xml, faults)
+
+
+def _read_objects(
+    xml: str, header: ImageHeader, class_ids: dict[str, int]
+) -> tuple[list[dict[str, Any]], list[DatasetError]]:
+    root = load_annotation(xml)
+    size = annotated_size(root, xml) or header.oriented_size
+    if size not in (header.oriented_size, header.size):
+        message = "{}: <size> is {:g} x {:g} but the image is {} x {} pixels; correct one of them"
+        raise DatasetError(message.format(xml, *size, *header.oriented_size), "wrong size")
+    annotations, faults = [], []
+    for index, element in enumerate(root.iterfind("object")):
+        try:
+            category_id, box, difficult = parse_object(element, size, class_ids)
+        except DatasetError as error:
+            message = f"{xml}: object {index} ({object_name(element)}): {error}"
+            faults.append(DatasetError(message, error.kind))
+            continue
+        if size != header.oriented_size:
+            box = header.rotate_box(box)
+        annotations.append(make_annotation(box, category_id, difficult))
+    return annotations, faults

@@ -118,12 +118,10 @@ def _number(parent: Element, tag: str) -> float:
 def _pixel_box(box: list[float], size: tuple[float, float]) -> Box:
     xmin, ymin, xmax, ymax = box
     shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
-    if xmax < xmin or ymax < ymin:
-        raise DatasetError(f"{shown} has its ends swapped; exchange min and max", "swapped box")
     if xmax == xmin or ymax == ymin:
         raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
     zero_based = (xmin - 1, ymin - 1, xmax, ymax)
-    return clip_box(zero_based, size, shown, "is it in pixels, not fractions?")
+    return clip_box(zero_based, size, shown)
 
 
 def _difficult(element: Element) -> int:
