@@ -43,10 +43,10 @@ def main(args: argparse.Namespace) -> None:
     records = DatasetCatalog.get(find_dataset(cfg, args.dataset))
     predictor, proposals = Predictor(cfg, load_model(cfg)), {}
     for record in tqdm(records, unit="image"):
-        instances = predictor.propose(read_image(record["file_name"], cfg.INPUT.FORMAT)).to("cpu")
-        proposals[record["image_id"]] = Proposals(
-            instances.proposal_boxes.tensor.numpy(), instances.objectness_logits.numpy()
-        )
+        image = predictor.inputs(read_image(record["file_name"], cfg.INPUT.FORMAT))
+        found = predictor.propose_batch([image])[0].to("cpu")
+        boxes, logits = found.proposal_boxes.tensor.numpy(), found.objectness_logits.numpy()
+        proposals[record["image_id"]] = Proposals(boxes, logits)
     save_proposals(args.output, proposals)
     count = sum(len(of_image.boxes) for of_image in proposals.values())
     print(f"{count} proposals in {len(proposals)} images: {args.output}")

@@ -76,7 +76,6 @@ def clip_box(
     """Clip a box to its image; tools that count pixels otherwise exceed it by up to one pixel.
 
     Args:
-        box: finite numbers.
         size: (width, height) of the image.
         shown: the box as its file has it, for messages.
         hint: what to do about a box of less than one pixel.
@@ -93,6 +92,6 @@ def clip_box(
         message = f"{shown} leaves the image of {width:g} x {height:g} pixels; correct it"
         raise DatasetError(message, "box outside the image")
     clipped = max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height)
-    if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
+    if not (clipped[2] - clipped[0] >= 1 and clipped[3] - clipped[1] >= 1):  # true for NaN, too
         raise DatasetError(f"{shown} covers less than one pixel; {hint}", "degenerate box")
     return tuple(map(float, clipped))

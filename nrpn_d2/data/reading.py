@@ -145,6 +145,15 @@ def read_header(path: str, listed_in: str) -> ImageHeader:
         raise DatasetError(message + listed_in, "unreadable image") from None
 
 
+def image_files(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Yield the images in and below a folder, as paths relative to it, with "/"."""
+    for parent, _, names in os.walk(folder):
+        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
+        for name in names:
+            if name.lower().endswith(suffixes):
+                yield (prefix + name).removeprefix("./")
+
+
 def is_coordinate(value: Any) -> bool:
     """Tell whether a value of a file is a number that can be a coordinate; True is none."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

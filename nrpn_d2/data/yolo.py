@@ -10,6 +10,7 @@ root/.../labels/.../a.txt   a line each: class, then x and y of the centre, widt
 import functools
 import math
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from .faults import DatasetError, check_class_names, clip_box, show, to_number
 from .reading import (
     Dataset,
     ReadImage,
+    image_files,
     make_annotation,
     make_record,
     read_header,
@@ -166,13 +168,7 @@ def _list_images(source: str, root: str, place: str, faults: list[DatasetError])
     """Yield the images of a folder, sorted, or of a list, relative to the root."""
     path = os.path.join(root, place)
     if os.path.isdir(path):
-        found = []
-        for parent, _, names in os.walk(path):
-            for name in names:
-                if name.lower().endswith(_SUFFIXES):
-                    file = os.path.relpath(os.path.join(parent, name), root)
-                    found.append(file.replace(os.sep, "/"))
-        yield from sorted(found)
+        yield from sorted(posixpath.join(place, file) for file in image_files(path, _SUFFIXES))
         return
     if not place.endswith(".txt"):
         raise DatasetError(f"{path}: there is no such folder ({source}); correct the path")

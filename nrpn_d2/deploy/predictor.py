@@ -63,14 +63,6 @@ class Predictor:
         """Return :meth:`inputs` of an RGB image, whatever INPUT.FORMAT is."""
         return self.inputs(convert_PIL_to_numpy(Image.fromarray(image), self.format))
 
-    def detect(self, image: np.ndarray) -> Instances:
-        """Return :meth:`detect_batch` of one image."""
-        return self.detect_batch([self.inputs(image)])[0]
-
-    def propose(self, image: np.ndarray) -> Instances:
-        """Return :meth:`propose_batch` of one image."""
-        return self.propose_batch([self.inputs(image)])[0]
-
     @torch.no_grad()
     def detect_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
         """

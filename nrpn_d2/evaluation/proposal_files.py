@@ -54,7 +54,6 @@ def find_dataset(
 
     Args:
         cfg: its DATASETS.TEST is the default, if that is one name.
-        name: a registered name.
         json_file: objects in COCO's format; registered under the file's name.
         image_folder: of the images of ``json_file``.
 

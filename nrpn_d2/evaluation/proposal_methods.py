@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
 from numpy.random import Generator
 from tqdm import tqdm
 
@@ -84,8 +85,8 @@ def gradient_edges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_xywh(boxes: np.ndarray) -> np.ndarray:
-    corner, sides = np.hsplit(np.reshape(boxes, (-1, 4)).astype(float), 2)
-    return np.hstack([corner, corner + sides])
+    boxes = np.reshape(boxes, (-1, 4)).astype(float)
+    return BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
 
 
 def _ximgproc() -> Any:
@@ -112,7 +113,6 @@ def propose_in_images(
     """Return image id -> boxes (K, 4), K <= num, in the order of the records.
 
     Args:
-        records: of a dataset.
         name: in METHODS.
         processes: how many to use; the boxes are the same on any number.
 

@@ -66,7 +66,8 @@ def test_stock_detectron2_gives_the_same(tmp_path, one_thread):
     cfg = build_cfg(config[1], weights)
     model = load_model(cfg)
     assert model.proposal_generator.negative_rpn is not None
-    expected = Predictor(cfg, model).detect(image)
+    predictor = Predictor(cfg, model)
+    expected = predictor.detect_batch([predictor.inputs(image)])[0]
     found = np.load(folder / "found.npz")
     assert len(expected) > 10
     assert np.array_equal(found["boxes"], expected.pred_boxes.tensor)

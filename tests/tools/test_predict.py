@@ -81,11 +81,11 @@ def test_folder(both, images, tmp_path, capsys):
     predictor = Predictor(cfg, load_model(cfg))
     image = np.array(Image.open(images / "b.png"))[:, :, ::-1]  # the model's format is BGR
     if proposals:
-        found = predictor.propose(image)
+        found = predictor.propose_batch([predictor.inputs(image)])[0]
         boxes, scores = found.proposal_boxes.tensor, found.objectness_logits.sigmoid()
         names = ["proposal"] * len(found)
     else:
-        found = predictor.detect(image)
+        found = predictor.detect_batch([predictor.inputs(image)])[0]
         boxes, scores = found.pred_boxes.tensor, found.scores
         names = [NAMES[c] for c in found.pred_classes]
     of_b = [r for r in results(out) if r["image_id"] == "b.png"]

@@ -17,8 +17,7 @@ def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
     """Compare each image with the ones before it; its nearest within and across datasets count.
 
     Args:
-        tasks: N images.
-        hashes: (N, 64) bool.
+        hashes: (N, 64) bool, of the tasks' images.
     """
     # +1 and -1: the product of two hashes is 64 minus twice the number of different bits
     signs = np.where(hashes, np.float32(1), np.float32(-1))
@@ -57,10 +56,8 @@ def large_boxes(tasks: Sequence[Task], class_names: Sequence[str]) -> list[Findi
             if fraction >= _LARGE:
                 task = tasks[number]
                 path, box = task.record["file_name"], task.record["annotations"][index]
-                message = (
-                    f"{path}: object {index} ({name}) covers {100 * fraction:.0f} % of the image, "
-                )
-                message += f"half of its class at most {100 * usual:.0f} %; is it right?"
+                message = f"{path}: object {index} ({name}) covers {fraction:.0%} of the image, "
+                message += f"half of its class at most {usual:.0%}; is it right?"
                 box = tuple(map(float, absolute_box(box)))
                 findings.append(Finding("large box", task.dataset, path, message, (box,)))
     return findings

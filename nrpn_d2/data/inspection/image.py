@@ -8,6 +8,7 @@ from PIL import Image
 
 from ...utils.boxes import box_iou
 from ..anchors.seen import absolute_box
+from ..faults import DatasetError, clip_box
 from ..image_header import FORMATS, read_image_header
 
 DUPLICATE_IOU = 0.95  # of two boxes of one class
@@ -71,17 +72,16 @@ def _box_findings(task: Task, size: tuple[Any, Any]) -> list[Finding]:
         shown = tuple(tuple(boxes[i].tolist()) for i in at_fault if np.isfinite(boxes[i]).all())
         findings.append(Finding(kind, task.dataset, path, f"{path}: {message}", shown))
 
-    width, height = (np.inf if side is None else side for side in size)
-    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        text = f"object {i}, box ({x0:g}, {y0:g}, {x1:g}, {y1:g}):"
+    size = [np.inf if side is None else side for side in size]
+    for i, box in enumerate(boxes.tolist()):
+        text = "object {}, box ({:g}, {:g}, {:g}, {:g})".format(i, *box)
         if task.num_classes and not 0 <= classes[i] < task.num_classes:
             known = f"is not in 0 to {task.num_classes - 1}; correct it"
-            add("unknown class", f"{text} its class {classes[i]} {known}", i)
-        if not (x1 - x0 >= 1 and y1 - y0 >= 1):  # true for NaN, too
-            add("degenerate box", f"{text} less than one pixel; remove or redraw it", i)
-        elif x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
-            message = f"{text} leaves the image of {width:g} x {height:g} pixels; correct it"
-            add("box outside the image", message, i)
+            add("unknown class", f"{text}: its class {classes[i]} {known}", i)
+        try:
+            clip_box(box, size, text, "remove or redraw it")
+        except DatasetError as error:
+            add(error.kind, str(error), i)
     for i, j in _duplicates(boxes, classes):
         message = f"objects {i} and {j} are of one class and have nearly the same box; remove one"
         add("duplicate box", message, i, j)

@@ -35,7 +35,6 @@ def inspect_datasets(
     Args:
         cfg: says at which size the network sees the images. Its DATASETS.ON_ERROR is to be "skip":
             the faults become findings.
-        levels: the anchors of the model.
     """
     findings, tasks, statistics = [], [], {}
     for name in dict.fromkeys(names):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ...utils.text_files import read_bytes
 from ..faults import DatasetError
-from ..reading import stays_inside
+from ..reading import image_files, stays_inside
 
 MAX_SPLIT_BYTES = 64 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -70,13 +70,8 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
 def list_images(folder: str) -> dict[str, list[str]]:
     """Map image ids to the image files of that name, relative to the folder."""
     files: dict[str, list[str]] = {}
-    for parent, _, names in os.walk(folder):
-        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in IMAGE_SUFFIXES:
-                path = name if prefix == "./" else prefix + name
-                files.setdefault(path[: len(path) - len(suffix)], []).append(path)
+    for path in image_files(folder, IMAGE_SUFFIXES):
+        files.setdefault(os.path.splitext(path)[0], []).append(path)
     return files
 
 

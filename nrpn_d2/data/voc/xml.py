@@ -41,11 +41,8 @@ def load_annotation(path: str) -> Element:
     except DefusedXmlException as error:
         message = f"{path}: document types and entities are refused ({type(error).__name__})"
         raise DatasetError(f"{message}; remove the <!DOCTYPE ...> part", "broken XML") from None
-    except ParseError as error:
-        message = f"{path}: not well-formed XML ({error})"
-        raise DatasetError(f"{message}; {_REMEDY}; is it saved as UTF-8?", "broken XML") from None
-    except (ValueError, LookupError) as error:  # from pyexpat, for encodings it cannot decode
-        message = f"{path}: cannot be decoded ({error}); save it as UTF-8"
+    except (ParseError, ValueError, LookupError) as error:  # the last two for unknown encodings
+        message = f"{path}: not well-formed XML ({error}); {_REMEDY}, or save it as UTF-8"
         raise DatasetError(message, "broken XML") from None
     if root.tag != "annotation":
         message = f"{path}: the root is <{show(root.tag)}>, not <annotation>; {_REMEDY}"
