@@ -64,23 +64,16 @@ def coco_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[st
 
 
 def read_coco(path: str, root: str, on_error: str = "error") -> list[dict[str, Any]]:
-    """Read the images and objects of a COCO file.
+    """Read the images and objects of a COCO file, as :func:`read_voc` reads a split.
 
     The classes are its categories, in the order of their ids. Width and height are those of the
     image as Detectron2 reads it, which is turned by its EXIF orientation. Where the file has them
     exchanged, its boxes refer to the stored pixels and are turned, too. A crowd (``iscrowd``) is a
-    ``difficult`` object.
+    ``difficult`` object. Annotations also have ``segmentation`` and ``keypoints`` where the file
+    has them.
 
     Args:
         root: the folder that its ``file_name`` s start from; none leads out of it.
-        on_error: see :func:`read_voc`.
-
-    Returns:
-        One dict per image, as of :func:`read_voc`; annotations also have ``segmentation`` and
-        ``keypoints`` where the file has them.
-
-    Raises:
-        DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
     if not os.path.isdir(root):
         raise DatasetError(f"{root}: there is no such folder of images; correct the path")

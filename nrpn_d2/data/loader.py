@@ -147,13 +147,11 @@ class TrainLoader:
     ):
         """
         Args:
-            records: Detectron2's dataset dicts.
             mapper: record -> model input. For None, another record is drawn.
             make_sampler: called with ``seed=``, gives this process's endless record numbers.
             batch_size: of this process.
             group_by_aspect_ratio: whether a batch has either only images wider than high or none,
                 so that they need less padding.
-            num_workers: processes that load images; 0 loads them in this one.
             seed: the same in all processes.
 
         Raises:

@@ -74,23 +74,16 @@ def read_yolo(
     class_names: Sequence[str],
     on_error: str = "error",
 ) -> list[dict[str, Any]]:
-    """Read one split of a dataset in YOLO's layout.
+    """Read one split of a dataset in YOLO's layout, as :func:`read_voc` reads one.
 
     Pixel coordinates are rounded to hundredths. Images without a label file, and empty label files,
-    give a record without annotations: a background image. No path leads out of ``root``.
+    give a record without annotations: a background image. No path leads out of ``root``. The
+    ``image_id`` is the path below it without its suffix. Objects drawn as polygons have a
+    ``segmentation``.
 
     Args:
         source: what lists the places, for messages.
-        root: the folder of the dataset.
         places: folders and lists of images (.txt), relative to ``root``.
-        class_names, on_error: see :func:`read_voc`.
-
-    Returns:
-        One dict per image, as of :func:`read_voc`; ``image_id`` is the path below ``root`` without
-        its suffix. Objects drawn as polygons have a ``segmentation``.
-
-    Raises:
-        DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
     files: dict[str, list[str]] = {}  # path without suffix -> images, relative to root
     faults: list[DatasetError] = []

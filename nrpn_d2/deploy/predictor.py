@@ -65,23 +65,12 @@ class Predictor:
 
     @torch.no_grad()
     def detect_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """
-        Returns:
-            For each image "pred_boxes", "scores" and "pred_classes", best first.
-
-        Raises:
-            ValueError: for a ``ProposalNetwork``.
-        """
-        if not isinstance(self.model, GeneralizedRCNN):
-            raise ValueError(f"a {type(self.model).__name__} detects nothing, it only proposes")
+        """Return "pred_boxes", "scores" and "pred_classes" of each image, best first."""
         return [outputs["instances"] for outputs in self.model(inputs)]
 
     @torch.no_grad()
     def propose_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """
-        Returns:
-            For each image "proposal_boxes" and "objectness_logits", best first.
-        """
+        """Return "proposal_boxes" and "objectness_logits" of each image, best first."""
         # A ProposalNetwork has all that this method needs, but not the method
         images = GeneralizedRCNN.preprocess_image(self.model, inputs)
         features = self.model.backbone(images.tensor)

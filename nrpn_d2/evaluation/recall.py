@@ -108,7 +108,6 @@ def covered_overlaps(
     Leaving out all pairs below some IoU changes nothing above it, since larger ones go first.
 
     Args:
-        pairs: of all images.
         images: (G,) int, ascending: where each object is.
         budgets: B positive numbers of proposals.
         in_range: (Z, G) bool, which objects belong to which size range.

@@ -57,7 +57,6 @@ def write_run(
     and PDF, the figures of the curves. Where figures fail, the error is logged.
 
     Args:
-        output_dir: folder, made if it does not exist.
         results: task -> {metric: value}; the metric of one class is "metric-class".
         curves: of the evaluators, together.
     """
@@ -142,7 +141,6 @@ def draw_runs(output_dir: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw the figures of all evaluators, all runs overlaid.
 
     Args:
-        output_dir: folder, made if it does not exist.
         runs: name -> curves.
 
     Raises:

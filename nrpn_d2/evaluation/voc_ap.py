@@ -123,7 +123,6 @@ def evaluate_detections(
     """Compute the AP of each class.
 
     Args:
-        detections: of all images.
         thresholds: T IoU thresholds; a detection of exactly that IoU is right.
 
     Returns:

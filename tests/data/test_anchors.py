@@ -95,8 +95,9 @@ def test_levels_of_a_config():
 
 def test_clusters_of_two_shapes_are_these():
     shapes = merge_shapes(np.array([[10, 20]] * 9 + [[40, 30]]))
-    assert fit_shapes(shapes, 2) == pytest.approx(np.array([[10, 20], [40, 30]]))
-    assert fit_shapes(shapes, 1)[0] == pytest.approx([10, 20])  # 0.9: better than between the two
+    assert fit_shapes(shapes, 2, np.ones((2, 2))) == pytest.approx(np.array([[10, 20], [40, 30]]))
+    (one,) = fit_shapes(shapes, 1, np.ones((1, 2)))
+    assert one == pytest.approx([10, 20])  # 0.9: better than between the two
 
 
 def test_a_grid_is_found_again():

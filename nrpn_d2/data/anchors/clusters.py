@@ -44,18 +44,15 @@ def mean_best_iou(shapes: Shapes, anchors: np.ndarray) -> float:
     return float(np.average(shape_iou(shapes.sides, anchors).max(axis=1), weights=shapes.weights))
 
 
-def fit_shapes(
-    shapes: Shapes, k: int, known: np.ndarray | None = None, seed: int = 0
-) -> np.ndarray:
+def fit_shapes(shapes: Shapes, k: int, known: np.ndarray) -> np.ndarray:
     """Return the widths and heights (k, 2) of the best clusters, the smallest first.
 
-    Args:
-        known: anchors (k, 2); the result is not worse.
+    They are not worse than the ``known`` anchors (k, 2).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def start(restart: int) -> np.ndarray:
-        if restart == 0 and known is not None:
+        if restart == 0:
             return _to_log(known)
         chosen = [rng.choice(len(shapes.sides), p=shapes.weights / shapes.weights.sum())]
         for _ in range(k - 1):  # k-means++
@@ -74,11 +71,9 @@ def fit_shapes(
     return anchors[np.argsort(anchors.prod(axis=1))]
 
 
-def fit_grid(
-    shapes: Shapes, num_sizes: int, num_ratios: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def fit_grid(shapes: Shapes, num_sizes: int, num_ratios: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the best sizes and ratios, ascending, whose combinations are the anchors."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     counts = (num_sizes, num_ratios)
 
     def start(restart: int) -> np.ndarray:

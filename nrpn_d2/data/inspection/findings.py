@@ -16,8 +16,7 @@ _ROWS = 128  # images at a time
 def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
     """Compare each image with the ones before it; its nearest within and across datasets count.
 
-    Args:
-        hashes: (N, 64) bool, of the tasks' images.
+    The hashes are (N, 64) bool.
     """
     # +1 and -1: the product of two hashes is 64 minus twice the number of different bits
     signs = np.where(hashes, np.float32(1), np.float32(-1))

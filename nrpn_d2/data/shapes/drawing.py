@@ -169,30 +169,25 @@ def random_background(rng: np.random.Generator, size: int) -> np.ndarray:
     return first + kind(rng, size)[..., None] * (second - first) + grain
 
 
-def _ramp(rng: np.random.Generator, size: int) -> Plane:
-    x, y = random_axis(rng)
-    center = np.arange(size) + 0.5 - size / 2
-    return x * center[None, :] + y * center[:, None]
-
-
 def _gradient(rng: np.random.Generator, size: int) -> Plane:
-    return np.clip(_ramp(rng, size) / size + 0.5, 0, 1)
+    return np.clip(_ramps(rng, size)[0] / size + 0.5, 0, 1)
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Plane:
     period = 6 + 18 * rng.random()
-    phase = _ramp(rng, size) / period
+    phase = _ramps(rng, size)[0] / period
     return np.abs(2 * (phase - np.floor(phase)) - 1)
 
 
 def _checkerboard(rng: np.random.Generator, size: int) -> Plane:
     cell = 5 + 12 * rng.random()
-    cells = np.floor(_ramp_pair(rng, size, cell))
+    cells = np.floor(_ramps(rng, size, cell))
     parity = cells[0] + cells[1]
     return parity - 2 * np.floor(parity / 2)
 
 
-def _ramp_pair(rng: np.random.Generator, size: int, cell: float) -> np.ndarray:
+def _ramps(rng: np.random.Generator, size: int, cell: float = 1) -> np.ndarray:
+    """Return coordinates along a random axis and across it: (2, H, W)."""
     x, y = random_axis(rng)
     center = (np.arange(size) + 0.5 - size / 2) / cell
     across, down = center[None, :], center[:, None]

@@ -31,7 +31,6 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
     """Read the ids of a split file.
 
     Args:
-        path: the text file.
         files: the ids that have images.
 
     Returns:

@@ -79,7 +79,6 @@ def parse_object(
     are accepted and clipped.
 
     Args:
-        element: an ``<object>``.
         size: (width, height) of the image that the box refers to, in pixels.
         class_ids: class name -> category id.
 
