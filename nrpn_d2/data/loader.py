@@ -31,12 +31,10 @@ _MAX_TRIES = 100
 
 def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
     """Build the loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader."""
-    data, world_size = cfg.DATALOADER, comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it is the number of images over "
-            f"all processes, and must be a multiple of their number, {world_size}"
-        )
+    data, batch_size, world_size = cfg.DATALOADER, cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch_size < 1 or batch_size % world_size:
+        message = f"SOLVER.IMS_PER_BATCH is {batch_size}; it counts the images of all processes"
+        raise ValueError(f"{message}, and must be a multiple of their number, {world_size}")
     records = _load_records(
         cfg,
         "TRAIN",
@@ -47,10 +45,8 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         ),
     )
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
-        raise ValueError(
-            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: none of {len(records)} images has an "
-            "object to learn (difficult ones do not count); check the annotations"
-        )
+        message = f"DATASETS.TRAIN: none of {len(records)} images has an object to learn"
+        raise ValueError(f"{message} (difficult ones do not count); check the annotations")
     for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[key]:
             _check_shapes(records, shape, key)
@@ -58,7 +54,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         records,
         mapper,
         _sampler(data, records),
-        batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
+        batch_size=batch_size // world_size,
         group_by_aspect_ratio=data.ASPECT_RATIO_GROUPING,
         num_workers=data.NUM_WORKERS,
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
@@ -88,10 +84,8 @@ def _load_records(
         return get_detection_dataset_dicts(names, **options)
     datasets, files = list(cfg.DATASETS[key]), cfg.DATASETS[f"PROPOSAL_FILES_{key}"]
     if len(files) != len(datasets):
-        raise ValueError(
-            f"DATASETS.PROPOSAL_FILES_{key} has {len(files)} files for {len(datasets)} datasets "
-            f"(DATASETS.{key}); MODEL.LOAD_PROPOSALS needs one for each"
-        )
+        counts = f"{len(files)} files for {len(datasets)} datasets"
+        raise ValueError(f"DATASETS.PROPOSAL_FILES_{key} has {counts}; give one for each")
     return [
         record
         for name in names
@@ -105,10 +99,8 @@ def _check_shapes(records: list[dict[str, Any]], shape: str, key: str) -> None:
     for record in records:
         for number, obj in enumerate(record.get("annotations", ())):
             if shape not in obj and not is_ignored(obj):
-                raise ValueError(
-                    f"MODEL.{key} is True, and object {number} of {record['file_name']} has no "
-                    f"{shape}; set the key to False, or annotate the object"
-                )
+                place = f"object {number} of {record['file_name']}"
+                raise ValueError(f"MODEL.{key} is True, and {place} has no {shape}; annotate it")
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
@@ -121,10 +113,8 @@ def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
             records, data.REPEAT_THRESHOLD, **options
         )
         return partial(RepeatFactorTrainingSampler, factors)
-    raise ValueError(
-        f"DATALOADER.SAMPLER_TRAIN is {data.SAMPLER_TRAIN!r}; it must be 'TrainingSampler' or "
-        "'RepeatFactorTrainingSampler'"
-    )
+    known = "'TrainingSampler' or 'RepeatFactorTrainingSampler'"
+    raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {data.SAMPLER_TRAIN!r}; it must be {known}")
 
 
 class TrainLoader:
@@ -205,10 +195,8 @@ class TrainLoader:
 def _is_wide(records: list[dict[str, Any]]) -> list[bool]:
     for record in records:
         if "width" not in record or "height" not in record:
-            raise ValueError(
-                f"{record.get('file_name', record)}: the record has no width and height, which "
-                "DATALOADER.ASPECT_RATIO_GROUPING needs; add them, or set it to False"
-            )
+            message = f"{record.get('file_name', record)}: the record has no width and height"
+            raise ValueError(f"{message}; add them, or set DATALOADER.ASPECT_RATIO_GROUPING False")
     return [record["width"] > record["height"] for record in records]
 
 

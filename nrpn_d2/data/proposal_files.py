@@ -122,10 +122,8 @@ def _from_pickle(path: str) -> tuple[bool, _PerImage]:
     if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
         raise ValueError(f"{path}: bbox_mode {mode.name} is not supported")
     if not len(ids) == len(content["boxes"]) == len(scores):
-        raise ValueError(
-            f"{path}: {len(ids)} ids, boxes of {len(content['boxes'])} and scores of "
-            f"{len(scores)} images"
-        )
+        counts = f"{len(ids)}, {len(content['boxes'])} and {len(scores)}"
+        raise ValueError(f"{path}: ids, boxes and scores are of {counts} images")
     # An id may be a numpy scalar, which equals its number but prints otherwise
     ids = [id_.item() if isinstance(id_, np.generic) else id_ for id_ in ids]
     boxes = [np.asarray(of_image, np.float64) for of_image in content["boxes"]]
@@ -153,9 +151,7 @@ def _from_json(path: str) -> tuple[bool, _PerImage]:
         try:
             rows = np.array(rows, np.float64).reshape(len(rows), 5)
         except ValueError:
-            raise ValueError(
-                f"{path}: image {image_id!r} has a bbox that is not 4 numbers"
-            ) from None
+            raise ValueError(f"{path}: a bbox of image {image_id!r} is not 4 numbers") from None
         boxes = BoxMode.convert(rows[:, :4], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
         per_image.append((image_id, boxes, rows[:, 4] if are_logits else _logit(rows[:, 4])))
     return ranked, per_image
@@ -219,10 +215,8 @@ def add_proposals(records: list[dict[str, Any]], path: str) -> list[dict[str, An
     by_id = {str(image_id): of_image for image_id, of_image in proposals.items()}
     missing = [record["image_id"] for record in records if str(record["image_id"]) not in by_id]
     if missing:
-        raise ValueError(
-            f"{path}: it has no entry for {len(missing)} of {len(records)} images (the first: "
-            f"{missing[0]!r}); it is a file of another dataset, or incomplete"
-        )
+        message = f"{path}: it has no entry for {len(missing)} of {len(records)} images (the first:"
+        raise ValueError(f"{message} {missing[0]!r}); is it a file of another dataset?")
     for record in records:
         boxes, logits = by_id[str(record["image_id"])]
         record["proposal_boxes"] = boxes

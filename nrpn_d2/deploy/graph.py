@@ -71,9 +71,7 @@ class InferenceGraph:
             Exception: whatever torch's exporter raises if it cannot.
         """
         if "pred_keypoints" in self.names:
-            raise NotImplementedError(
-                "Detectron2 finds keypoints in a loop that torch cannot express in ONNX"
-            )
+            raise NotImplementedError("Detectron2 finds keypoints in a loop, which ONNX has not")
         with _tracing():
             torch.onnx.export(
                 self.adapter,
@@ -164,9 +162,7 @@ def check_parity(
         expected = {name: value.numpy() for name, value in graph(image).items()}
         outputs = exported(image)
         if outputs.keys() != expected.keys():
-            raise ValueError(
-                f"{size}: outputs {', '.join(outputs)} instead of {', '.join(expected)}"
-            )
+            raise ValueError(f"{size}: outputs {list(outputs)} instead of {list(expected)}")
         differences = [_compare(name, expected[name], outputs[name], size) for name in expected]
         count = len(next(iter(expected.values())))
         lines.append(f"{size}: {count} boxes; largest differences: {', '.join(differences)}")

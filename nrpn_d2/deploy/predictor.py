@@ -51,10 +51,8 @@ class Predictor:
         transform = self.resize.get_transform(image)
         new_size = getattr(transform, "new_w", width), getattr(transform, "new_h", height)
         if min(new_size) < self.shortest:
-            raise ValueError(
-                f"{width} x {height} pixels become {new_size[0]} x {new_size[1]}, and the model "
-                f"needs {self.shortest} on each side: the image is too thin"
-            )
+            sizes = f"{width} x {height} pixels become {new_size[0]} x {new_size[1]}"
+            raise ValueError(f"{sizes}: too thin, the model needs {self.shortest} on each side")
         resized = transform.apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}

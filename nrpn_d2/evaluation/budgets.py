@@ -45,9 +45,8 @@ class BudgetedModel(nn.Module):
         if not budgets or min(budgets) < 1:
             raise ValueError(f"budgets must be positive numbers of proposals, got {list(budgets)}")
         if not isinstance(model, (GeneralizedRCNN, ProposalNetwork)):
-            raise TypeError(
-                f"budgets need a GeneralizedRCNN or ProposalNetwork, got {type(model).__name__}"
-            )
+            name = type(model).__name__
+            raise TypeError(f"budgets need a GeneralizedRCNN or ProposalNetwork, got {name}")
         self.model = model
         self.budgets = sorted(set(budgets))
         self.train(model.training)

@@ -147,10 +147,8 @@ def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.
         how many of them, the first ones, are those of the model as it is configured.
     """
     if "proposals" not in output:
-        raise ValueError(
-            f"{origin}: the output has no 'proposals'; wrap a GeneralizedRCNN in "
-            "nrpn_d2.evaluation.with_budgets(model, budgets)"
-        )
+        remedy = "wrap a GeneralizedRCNN in nrpn_d2.evaluation.with_budgets(model, budgets)"
+        raise ValueError(f"{origin}: the output has no 'proposals'; {remedy}")
     proposals = output.get("most_proposals", output["proposals"])
     boxes = proposals.proposal_boxes.tensor.cpu().numpy()
     if proposals.has("objectness_logits"):

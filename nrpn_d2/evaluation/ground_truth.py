@@ -41,11 +41,9 @@ class GroundTruth:
         try:
             return self.image_index[image_id]
         except KeyError:
-            known = ", ".join(repr(i) for i in list(self.image_index)[:3])
-            raise ValueError(
-                f"image id {image_id!r} is not in dataset '{self.dataset_name}' "
-                f"({len(self.image_index)} images: {known}, ...); do the predictions belong to it?"
-            ) from None
+            message = f"image id {image_id!r} is not in dataset '{self.dataset_name}'"
+            known = ", ".join(map(repr, list(self.image_index)[:3]))
+            raise ValueError(f"{message} ({known}, ...); are the predictions of it?") from None
 
     def of_image(self, n: int) -> slice:
         """Return the slice of the objects of image n."""

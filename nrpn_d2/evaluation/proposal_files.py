@@ -82,8 +82,5 @@ def _register_coco(json_file: str, image_folder: str) -> str:
     try:
         DatasetCatalog.get(name)  # the classes become known when it is read
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
-        raise ValueError(
-            f"--json {json_file} does not hold images, annotations and categories in COCO's "
-            f"format: {e!r}"
-        ) from e
+        raise ValueError(f"--json {json_file} is not in COCO's format: {e!r}") from e
     return name

@@ -92,11 +92,8 @@ def _from_xywh(boxes: np.ndarray) -> np.ndarray:
 def _ximgproc() -> Any:
     """Return the module of OpenCV's contrib part that has the methods."""
     if not hasattr(cv2, "ximgproc"):
-        raise MethodError(
-            f"this OpenCV ({cv2.__version__}) has no cv2.ximgproc, a contrib module. Install "
-            "opencv-contrib-python-headless: remove every other opencv-* package first, since all "
-            "own cv2"
-        )
+        remedy = "replace all opencv-* packages (all own cv2) by opencv-contrib-python-headless"
+        raise MethodError(f"this OpenCV ({cv2.__version__}) has no cv2.ximgproc; {remedy}")
     return cv2.ximgproc
 
 
@@ -132,10 +129,8 @@ def propose_in_images(
         with ProcessPoolExecutor(processes) as executor:
             return dict(zip(ids, progress(executor.map(propose, records, chunksize=4))))
     except BrokenProcessPool:
-        raise MethodError(
-            f"one of {processes} processes died, perhaps for lack of memory. Try fewer "
-            "--processes: with 1, the error shows itself"
-        ) from None
+        message = f"one of {processes} processes died, perhaps for lack of memory"
+        raise MethodError(f"{message}; try fewer --processes (1 shows the error)") from None
     except MethodError as error:
         raise error.with_traceback(None) from None  # in place of the other process's
 

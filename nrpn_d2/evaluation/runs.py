@@ -122,10 +122,8 @@ def _check_run(run: Any, path: str) -> None:
 
     def check(parent: Any, key: str, types: type | tuple[type, ...], expected: str) -> None:
         if not isinstance(parent, dict) or not isinstance(parent.get(key), types):
-            raise ValueError(
-                f"{path} is not a results.json of an evaluation: '{key}' is missing or not "
-                f"{expected}"
-            )
+            message = f"{path} is not a results.json of an evaluation"
+            raise ValueError(f"{message}: '{key}' is missing or not {expected}")
 
     check(run, "dataset", str, "text")
     for part in ("metrics", "curves"):

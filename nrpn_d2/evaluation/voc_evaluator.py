@@ -64,10 +64,8 @@ class VOCDetectionEvaluator(PerImageEvaluator):
     def _read(self, output: dict[str, Any], n: int, origin: str) -> dict[str, tuple]:
         """Return task -> classes, scores and boxes of the detections."""
         if "instances" not in output:
-            raise ValueError(
-                f"{origin}: the output has no 'instances'; AP needs a detector, a ProposalNetwork "
-                "has proposals only"
-            )
+            reason = "AP needs a detector, a ProposalNetwork has proposals only"
+            raise ValueError(f"{origin}: the output has no 'instances'; {reason}")
         tasks = {"bbox": output["instances"]}
         tasks.update({f"bbox@{k}": found for k, found in output.get("instances_at", {}).items()})
         # Tasks with the same detections share their arrays
@@ -83,11 +81,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         check_boxes(boxes, scores, origin)
         num_classes = len(self.ground_truth.class_names)
         if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
-            raise ValueError(
-                f"{origin}: predicted classes are {classes.min()} to {classes.max()}, but "
-                f"'{self.ground_truth.dataset_name}' has {num_classes} classes; check "
-                "MODEL.ROI_HEADS.NUM_CLASSES"
-            )
+            message = f"{origin}: predicted classes are {classes.min()} to {classes.max()}, but "
+            message += f"'{self.ground_truth.dataset_name}' has {num_classes} classes"
+            raise ValueError(f"{message}; check MODEL.ROI_HEADS.NUM_CLASSES")
         return classes.astype(np.int32), scores.copy(), boxes.copy()  # and let go of the tensors
 
     def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:

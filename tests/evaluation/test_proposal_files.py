@@ -117,7 +117,7 @@ ONE = dict(ids=["a"], boxes=[np.ones((1, 4))], objectness_logits=[np.ones(1)])
         (dict(boxes=[np.ones((1, 5))]), r"image 'a': expected boxes .*\(1, 5\)"),
         (dict(boxes=[np.ones((0, 4))], objectness_logits=[np.ones(0)]), "has no boxes at all"),
         (dict(ids=[], boxes=[], objectness_logits=[]), "has no boxes at all"),
-        (dict(ids=["a", "b"]), "2 ids, boxes of 1 and scores of 1 images"),
+        (dict(ids=["a", "b"]), "ids, boxes and scores are of 2, 1 and 1 images"),
         ({key: 2 * value for key, value in ONE.items()}, "image 'a' occurs twice"),
         (dict(bbox_mode=4), "bbox_mode XYWHA_ABS is not supported"),
         (dict(ids=3), "not a proposal file"),
@@ -133,7 +133,7 @@ def test_broken_json(tmp_path):
     for row, message in (
         ((3, [0, 0, -1, 5], 0.5), "image 3: box 0 .*negative"),
         ((3, [0, 0, 1, float("nan")], 0.5), "NaN is not JSON"),
-        ((3, [0, 0, 1], 0.5), "image 3 has a bbox that is not 4 numbers"),
+        ((3, [0, 0, 1], 0.5), "a bbox of image 3 is not 4 numbers"),
         ((3, [0, 0, 1, 1]), "not a proposal file: KeyError: 'score'"),
     ):
         with pytest.raises(ValueError, match=f"x.json.*{message}"):
@@ -228,7 +228,7 @@ def test_coco_format_dataset(tmp_path):
         ({**coco, "images": [3]}, "int"),
     ):
         (tmp_path / "objects.json").write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=f"objects.json does not hold .*: .*{message}"):
+        with pytest.raises(ValueError, match=f"objects.json is not in COCO's format: .*{message}"):
             evaluate(*arguments)
     for command, message in (
         ([arguments[0], "--dataset", "shapes_tes"], "no such dataset; did you mean 'shapes_test'"),

@@ -46,19 +46,14 @@ def fit_anchors(
     """
     shared = [k for k in ks if k % len(levels) == 0]
     if not shared:
-        raise ValueError(
-            f"--k: the model has {len(levels)} feature maps, which need equally many anchors; "
-            f"include a multiple of {len(levels)}"
-        )
+        raise ValueError(f"--k needs a multiple of {len(levels)}, the number of feature maps")
     extent = objects.shapes
     fits = (extent > 0).all(axis=1)
     objects = SeenObjects(objects.boxes[fits], objects.image_sizes[fits])
     shapes = merge_shapes(extent[fits]) if fits.any() else Shapes(extent[:0], np.empty(0))
-    if len(shapes.sides) < max(shared):
-        raise ValueError(
-            f"there are {len(shapes.sides)} objects of different shape, too few for "
-            f"{max(shared)} anchors; lower --k"
-        )
+    count, largest = len(shapes.sides), max(shared)
+    if count < largest:
+        raise ValueError(f"{count} objects of different shape are too few for {largest} anchors")
     return [_fit(objects, shapes, levels, k) for k in shared]
 
 

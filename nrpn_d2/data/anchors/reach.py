@@ -51,9 +51,7 @@ def config_levels(cfg: CfgNode) -> list[AnchorLevel]:
     generator = build_anchor_generator(cfg, [features[f] for f in cfg.MODEL.RPN.IN_FEATURES])
     if not isinstance(generator, DefaultAnchorGenerator):
         name = cfg.MODEL.ANCHOR_GENERATOR.NAME
-        raise ValueError(
-            f"MODEL.ANCHOR_GENERATOR.NAME is {name!r}; it must be 'DefaultAnchorGenerator'"
-        )
+        raise ValueError(f"MODEL.ANCHOR_GENERATOR.NAME is {name!r}, not 'DefaultAnchorGenerator'")
     return anchor_levels(generator)
 
 

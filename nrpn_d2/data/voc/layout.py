@@ -86,7 +86,5 @@ def list_splits(root: str, class_names: Sequence[str]) -> list[str]:
     per_class = {f"{class_name}_{split}" for class_name in class_names for split in names}
     splits = [name for name in names if name not in per_class]
     if not splits:
-        raise DatasetError(
-            f"{folder}: no split in it; write one image id per line into, say, train.txt"
-        )
+        raise DatasetError(f"{folder}: no split in it; write one image id per line into train.txt")
     return splits
