@@ -113,8 +113,7 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
             raise DatasetError(f"{message} (files end in {endings})")
         for full_name, dataset in FORMATS[suffix](name, paths, settings).items():
             if full_name in datasets or full_name in _BUILTIN:
-                message = f"dataset {full_name!r} is already registered"
-                raise DatasetError(f"{message}; change its name in DATASETS.OWN, or VOC_NAME")
+                raise DatasetError(f"dataset {full_name!r} is already registered; rename this one")
             datasets[full_name] = dataset
     return datasets
 

@@ -188,8 +188,7 @@ def _read_object(
 ) -> dict[str, Any]:
     category_id = annotation.get("category_id")
     if not _is_int(category_id) or category_id not in categories:
-        known = show(list(categories))
-        message = f"category_id {show(category_id)} is none of the categories {known}"
+        message = f"category_id {show(category_id)} is none of the categories {show([*categories])}"
         raise DatasetError(f"{message}; correct it", "unknown class")
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
@@ -213,8 +212,7 @@ def _read_object(
 
 def _read_box(bbox: Any, size: tuple[int, int]) -> Box:
     if not isinstance(bbox, list) or len(bbox) != 4:
-        message = f"bbox is {show(bbox)}; make it [x, y, width, height]"
-        raise DatasetError(message, "bad box")
+        raise DatasetError(f"bbox is {show(bbox)}; make it [x, y, width, height]", "bad box")
     if not all(map(is_coordinate, bbox)):
         raise DatasetError(f"bbox is {show(bbox)}; make it four finite numbers", "bad number")
     x, y, width, height = bbox

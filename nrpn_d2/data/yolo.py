@@ -138,9 +138,8 @@ def _root(path: str, given: Any) -> str:
     root = os.path.join(folder, str(given))
     inside = os.path.relpath(os.path.realpath(root), os.path.realpath(folder))
     if inside.split(os.sep)[0] == os.pardir or not os.path.isdir(root):
-        message = f"{path}: path {show(given)} is no folder in that of the file"
-        remedy = "delete the line, or give the folder of the dataset as the third"
-        raise DatasetError(f"{message}; {remedy}")
+        message = f"{path}: path {show(given)} is no folder in that of the file; delete the line"
+        raise DatasetError(f"{message}, or give the folder as the third of DATASETS.OWN")
     return root
 
 

@@ -28,8 +28,7 @@ def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str
         DatasetError: the folder is not in VOC layout, or there are no classes.
     """
     if len(paths) != 1:
-        message = f"DATASETS.OWN: {name!r} has a third value"
-        raise DatasetError(f"{message}; a folder in VOC layout needs none")
+        raise DatasetError(f"DATASETS.OWN: {name!r} has a third value; VOC layout needs none")
     if not settings.VOC_CLASSES:
         message = f"DATASETS.VOC_CLASSES is empty; {name!r} is in VOC layout"
         raise DatasetError(f"{message}, which does not say what classes there are; name them")

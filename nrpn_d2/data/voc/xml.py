@@ -90,8 +90,7 @@ def parse_object(
         raise DatasetError(_unknown_class(name, class_ids), "unknown class")
     boxes = element.findall("bndbox")
     if len(boxes) != 1:
-        message = f"it has {len(boxes)} <bndbox> instead of one; correct it"
-        raise DatasetError(message, "bad box")
+        raise DatasetError(f"it has {len(boxes)} <bndbox> instead of one; correct it", "bad box")
     box = [_number(boxes[0], edge) for edge in _EDGES]
     return VOCObject(class_ids[name], _pixel_box(box, size), _difficult(element))
 
@@ -123,8 +122,7 @@ def _pixel_box(box: list[float], size: tuple[float, float]) -> Box:
 def _difficult(element: Element) -> int:
     text = (element.findtext("difficult") or "0").strip() or "0"
     if text not in ("0", "1"):
-        message = f"<difficult> is {show(text)}; make it 0 or 1"
-        raise DatasetError(message, "bad number")
+        raise DatasetError(f"<difficult> is {show(text)}; make it 0 or 1", "bad number")
     return int(text)
 
 
