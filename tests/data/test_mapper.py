@@ -77,11 +77,6 @@ def test_inference_and_records_without_annotations(tmp_path):
     assert mapper(True)(record)["image"].shape == (3, 40, 60)
 
 
-def test_it_is_built_from_a_config(tmp_path):
-    (record,) = records(tmp_path, DIFFICULT_DOG)
-    assert len(VOCDatasetMapper(get_cfg(), True)(record)["instances"].ignored_boxes) == 1
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_truncated_image_is_named(tmp_path, suffix):
     root = write_voc_folder(tmp_path, [{"id": "a", "size": (200, 200), "suffix": suffix}])
@@ -110,11 +105,3 @@ def test_a_strip_is_named(tmp_path):
         DatasetError, match="a.jpg: the image of 20000 x 2 pixels cannot be resized"
     ):
         VOCDatasetMapper(get_cfg(), False)(record)
-
-
-def test_a_crowd_is_ignored_as_a_difficult_object(tmp_path):
-    (record,) = records(tmp_path, CAT, DIFFICULT_DOG)
-    expected = mapper(True)(record)["instances"].gt_classes.tolist()
-    del record["annotations"][1]["difficult"]
-    record["annotations"][1]["iscrowd"] = 1
-    assert mapper(True)(record)["instances"].gt_classes.tolist() == expected

@@ -1,9 +1,7 @@
 """The embedded dataset: same seed, same bytes, and boxes that are right."""
 
 import hashlib
-import json
 import os
-import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -228,18 +226,6 @@ def test_several_at_once(tmp_path, folder):
         list(executor.map(lambda _: make_shapes(str(tmp_path / "shapes"), **SMALL), range(3)))
     assert os.listdir(tmp_path) == ["shapes"]
     assert content(tmp_path / "shapes") == content(folder)
-
-
-def test_others_may_read_the_folder(folder):
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o777 & ~umask
-
-
-def test_the_spec_is_written_down(folder):
-    with open(os.path.join(folder, "shapes.json")) as file:
-        spec = json.load(file)
-    assert spec == {"seed": 0, "size": 160, "version": shapes.VERSION, **SMALL}
 
 
 @pytest.mark.parametrize(

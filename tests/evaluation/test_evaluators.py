@@ -5,11 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.coco_evaluation import _evaluate_box_proposals
-from detectron2.structures import Boxes, Instances
-from registered_dataset import near_boxes, random_boxes, registered
+from registered_dataset import detected, near_boxes, proposals, random_boxes, registered
 
 from nrpn_d2.evaluation import (
     ProposalRecallEvaluator,
@@ -17,24 +15,6 @@ from nrpn_d2.evaluation import (
     load_ground_truth,
     recall_evaluator,
 )
-
-
-def proposals(boxes, logits=None, configured=None):
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    most = Instances((300, 400))
-    most.proposal_boxes = Boxes(torch.from_numpy(boxes))
-    most.objectness_logits = torch.as_tensor(
-        np.arange(len(boxes), 0, -1) if logits is None else logits, dtype=torch.float32
-    )
-    return {"proposals": most[:configured], "most_proposals": most}
-
-
-def detected(boxes, classes, scores):
-    instances = Instances((300, 400))
-    instances.pred_boxes = Boxes(torch.as_tensor(np.asarray(boxes, np.float32).reshape(-1, 4)))
-    instances.pred_classes = torch.as_tensor(classes, dtype=torch.int64)
-    instances.scores = torch.as_tensor(scores, dtype=torch.float32)
-    return {"instances": instances}
 
 
 def evaluate(evaluator, outputs, image_ids=None):

@@ -3,8 +3,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
-from registered_dataset import registered
+from registered_dataset import proposals, registered
 
 from nrpn_d2.evaluation import ProposalErrorEvaluator
 from nrpn_d2.evaluation.proposal_errors import KINDS, classify_proposals
@@ -37,11 +36,8 @@ def test_without_objects_everything_is_background():
     assert classify_proposals(np.empty((2, 0)), np.zeros(2, bool)).tolist() == []
 
 
-def proposals(boxes, scores, configured=None):
-    most = Instances((300, 400))
-    most.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    most.objectness_logits = torch.logit(torch.tensor(scores, dtype=torch.float64))
-    return {"proposals": most[:configured], "most_proposals": most}
+def scored(boxes, scores, configured=None):
+    return proposals(boxes, torch.logit(torch.tensor(scores, dtype=torch.float64)), configured)
 
 
 def evaluate(objects, outputs, budgets):
@@ -59,10 +55,10 @@ ON, OFF = [0, 0, 10, 10], [100, 100, 110, 110]
 def test_shares_by_budget_and_numbers_by_score(caplog):
     caplog.set_level(logging.INFO)
     outputs = [
-        proposals([OFF, ON, ON, OFF], [0.95, 0.8, 0.6, 0.4]),
-        proposals([OFF, OFF], [0.92, 0.75]),  # no object
-        proposals([], []),  # no object
-        proposals([ON], [0.99]),  # a difficult object only
+        scored([OFF, ON, ON, OFF], [0.95, 0.8, 0.6, 0.4]),
+        scored([OFF, OFF], [0.92, 0.75]),  # no object
+        scored([], []),  # no object
+        scored([ON], [0.99]),  # a difficult object only
     ]
     results, curves = evaluate([[(ON, 0)], [], [], [(ON, 0, 1)]], outputs, [1, 4])
     # The best of each image: two background, one ignored.
@@ -88,7 +84,7 @@ def test_proposals_on_a_crowd_are_no_error():
     person = [20, 20, 40, 40]
     objects = [(crowd, 0, "crowd"), (person, 0)]
     boxes, scores = [inside, half, third, person], [0.9, 0.8, 0.7, 0.6]
-    results, _ = evaluate([objects], [proposals(boxes, scores)], [4])
+    results, _ = evaluate([objects], [scored(boxes, scores)], [4])
     assert {kind: results[f"{kind}@4"] for kind in ("hit", "background", "ignored")} == {
         "hit": 25,  # the person, although it is in the crowd
         "background": 25,
@@ -97,21 +93,20 @@ def test_proposals_on_a_crowd_are_no_error():
 
 
 def test_scores_of_logits_far_from_zero(recwarn):
-    output = proposals([ON, OFF], [0.5, 0.5])
-    output["most_proposals"].objectness_logits = torch.tensor([1000.0, -1000.0])
+    output = proposals([ON, OFF], [1000.0, -1000.0])
     results, _ = evaluate([[(ON, 0)]], [output], [2])
     assert results["hit>0.9"] == 1 and results["background>0.5"] == 0
     assert not recwarn.list
 
 
 def test_nothing_to_count():
-    results, curves = evaluate([[(ON, 0)]], [proposals([], [])], [1])
+    results, curves = evaluate([[(ON, 0)]], [scored([], [])], [1])
     assert np.isnan(results["hit@1"]) and np.isnan(results["on_empty>0.5"])
     assert results["background>0.5"] == 0 and curves["false_positives"]["recall"] == [0]
 
 
 def test_without_a_budget_errors_are_those_of_the_model_as_it_is_configured():
-    output = proposals([ON, OFF, OFF, OFF], [0.9, 0.8, 0.8, 0.8], configured=2)
+    output = scored([ON, OFF, OFF, OFF], [0.9, 0.8, 0.8, 0.8], configured=2)
     results, _ = evaluate([[(ON, 0)]], [output], [1, 4])
     assert [results[key] for key in ("hit@1", "hit", "hit@4")] == [100, 50, 25]
     assert results["background>0.7"] == 1
@@ -121,8 +116,8 @@ def test_recall_against_false_positives_by_hand():
     # By score: hit, background, hit, background, duplicate; one of three objects is never found,
     # and the difficult one is not to be found. In two images, a background proposal is 0.5.
     outputs = [
-        proposals([ON, OFF, OFF, ON], [0.9, 0.8, 0.6, 0.5]),
-        proposals([ON], [0.7]),
+        scored([ON, OFF, OFF, ON], [0.9, 0.8, 0.6, 0.5]),
+        scored([ON], [0.7]),
     ]
     objects = [[(ON, 0), ([50, 50, 60, 60], 0)], [(ON, 0), ([50, 50, 60, 60], 0, 1)]]
     _, curves = evaluate(objects, outputs, [4])

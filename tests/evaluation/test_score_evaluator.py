@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from detectron2.structures import Boxes, Instances
-from registered_dataset import registered
+from registered_dataset import proposals, registered
 
 from nrpn_d2.evaluation.score_evaluator import (
     ScoreEvaluator,
@@ -42,18 +40,15 @@ def test_background_at_recall(recall, count):
 def test_evaluator():
     # One object, one difficult one. Logit 0 is a score of 0.5
     objects = [[((0, 0, 10, 10), 0), ((50, 50, 60, 60), 0, 1)], []]
-    proposals = [
+    found = [
         # a hit with IoU 0.5; on the difficult object; background
         ([[0, 0, 10, 5], [50, 50, 60, 60], [80, 80, 90, 90]], [2.0, 1.0, 0.0]),
         ([[0, 0, 5, 5]], [3.0]),  # background, in an image without objects
     ]
     with registered(objects, ["cat"]) as dataset:
         evaluator = ScoreEvaluator(dataset, budgets=(1, 3))
-        for n, (boxes, logits) in enumerate(proposals):
-            found = Instances((300, 400))
-            found.proposal_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
-            found.objectness_logits = torch.tensor(logits)
-            evaluator.process([{"image_id": str(n)}], [{"proposals": found}])
+        for n, of_image in enumerate(found):
+            evaluator.process([{"image_id": str(n)}], [proposals(*of_image)])
         results = evaluator.evaluate()["scores"]
     score = {x: 1 / (1 + math.exp(-x)) for x in (0.0, 2.0, 3.0)}
     # Bins 8 (2.0), 9 (3.0) and 5 (0.0), one proposal each

@@ -1,11 +1,12 @@
-"""A dataset for one test: dicts in Detectron2's catalogs under a name of its own."""
+"""A dataset for one test, under a name of its own, and what models give for its images."""
 
 from contextlib import contextmanager
 from uuid import uuid4
 
 import numpy as np
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 
 
 @contextmanager
@@ -46,6 +47,26 @@ def registered(objects, class_names, image_ids=None, **metadata):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def proposals(boxes, logits=None, configured=None):
+    """The output for one image; without logits, the first box is the best."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    most = Instances((300, 400))
+    most.proposal_boxes = Boxes(torch.from_numpy(boxes))
+    most.objectness_logits = torch.as_tensor(
+        np.arange(len(boxes), 0, -1) if logits is None else logits, dtype=torch.float32
+    )
+    return {"proposals": most[:configured], "most_proposals": most}
+
+
+def detected(boxes, classes, scores):
+    """The output for one image."""
+    instances = Instances((300, 400))
+    instances.pred_boxes = Boxes(torch.as_tensor(np.asarray(boxes, np.float32).reshape(-1, 4)))
+    instances.pred_classes = torch.as_tensor(classes, dtype=torch.int64)
+    instances.scores = torch.as_tensor(scores, dtype=torch.float32)
+    return {"instances": instances}
 
 
 def random_boxes(rng, count, width=400, height=300):
