@@ -55,7 +55,6 @@ def main(args: argparse.Namespace) -> bool:
     inspection = inspect_datasets(cfg, names, config_levels(cfg))
     print(to_text(inspection))
     folder = args.output or cfg.OUTPUT_DIR
-    os.makedirs(folder, exist_ok=True)
     with atomic_open(os.path.join(folder, "report.json"), "wb") as file:
         file.write(to_json(inspection, args.accept).encode("utf-8", "backslashreplace"))
     title = f"Check of {', '.join(inspection.statistics)}"

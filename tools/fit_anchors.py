@@ -75,7 +75,6 @@ def main(args: argparse.Namespace) -> None:
         print(f"\n{suggested} fitted anchors:\n{report.level_table(objects, best.levels)}")
     print(f"\nSuggested: {suggested} anchors\n\n{yaml}")
     folder = args.output or cfg.OUTPUT_DIR
-    os.makedirs(folder, exist_ok=True)
     with atomic_open(os.path.join(folder, "anchors.yaml"), "w") as file:
         file.write(yaml)
     figure = report.plot(present, count, fits, suggested)

@@ -12,7 +12,6 @@ Proposals may only be ranked, best first, without scores. Both formats need numb
 """
 
 import json
-import os
 import pickle
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -55,7 +54,6 @@ def save_proposals(path: str, proposals: Mapping[Hashable, Proposals]) -> None:
     ]
     for image_id, *of_image in zip(proposals, boxes, logits):
         check_boxes(*of_image, f"{path} is not written: image {image_id!r}")
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if path.endswith(".pkl"):
         content = {"ids": list(proposals), "boxes": boxes, "objectness_logits": logits}
         content.update({"bbox_mode": BoxMode.XYXY_ABS.value, "ranked": ranked})

@@ -60,7 +60,6 @@ def export_stock(cfg: CfgNode, model: nn.Module, folder: str) -> list[str]:
     Returns:
         The two paths.
     """
-    os.makedirs(folder, exist_ok=True)
     weights, config = (os.path.join(folder, name) for name in ("model.pth", "config.yaml"))
     with atomic_open(weights, "wb") as f:
         torch.save({"model": stock_weights(model)}, f)

@@ -86,7 +86,6 @@ def predict_files(
     """
     shown, summary, results = shown or Shown(), Summary(), Results(class_names)
     start, video = time.perf_counter(), None
-    os.makedirs(output, exist_ok=True)
     try:
         is_short = len(files) == 1 and not is_video_name(files[0])
         with tqdm(total=len(files), unit="image", disable=is_short) as bar:

@@ -72,8 +72,6 @@ def find_dataset(
 
 
 def _register_coco(json_file: str, image_folder: str) -> str:
-    if not os.path.isfile(json_file):
-        raise ValueError(f"--json {json_file}: no such file")
     name = os.path.splitext(os.path.basename(json_file))[0]
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)

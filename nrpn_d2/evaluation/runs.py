@@ -60,7 +60,6 @@ def write_run(
         results: task -> {metric: value}; the metric of one class is "metric-class".
         curves: of the evaluators, together.
     """
-    os.makedirs(output_dir, exist_ok=True)
     run = {"dataset": dataset_name, "metrics": results, "curves": curves}
     with atomic_open(os.path.join(output_dir, "results.json"), "w") as f:
         json.dump(_plain(run), f, indent=1, allow_nan=False)

@@ -11,12 +11,14 @@ from uuid import uuid4
 def atomic_open(path: str, mode: str) -> Iterator[IO]:
     """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was.
 
-    Several processes may write the same path: the last one wins. After an error (a full disk)
-    nothing is left beside it; after a kill "<name>.<32 hex digits>.<suffix>.tmp" is.
+    Its folder is made. Several processes may write the same path: the last one wins. After an
+    error (a full disk) nothing is left beside it; after a kill
+    "<name>.<32 hex digits>.<suffix>.tmp" is.
 
     Raises:
         OSError: naming ``path``.
     """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     stem, suffix = os.path.splitext(path)
     temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
     try:
