@@ -51,14 +51,15 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     return names
 
 
-def to_number(text: str) -> float:
-    """Return a finite number, or NaN for anything else."""
+def to_number(text: str, what: str) -> float:
+    """Return a finite number, or raise DatasetError."""
     try:
-        # Python's own notation, nobody else's
-        value = math.nan if "_" in text else float(text)
+        value = float(text)
     except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:  # Python's own notation, nobody else's
+        raise DatasetError(f"{what} is {show(text)}; make it a finite number", "bad number")
+    return value
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ root/.../labels/.../a.txt   a line each: class, then x and y of the centre, widt
 """
 
 import functools
-import math
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -221,7 +220,7 @@ def _read_object(words: list[str], size: tuple[int, int], num_classes: int) -> d
         message = f"it has {len(words)} values; an object is class, x, y, width, height"
         hint = "or a class and a polygon" if len(words) != 6 else "a sixth is a prediction's score"
         raise DatasetError(f"{message} ({hint}); correct it", "bad box")
-    numbers = [_number(word) for word in words]
+    numbers = [to_number(word, "a value") for word in words]
     if not numbers[0].is_integer() or not 0 <= numbers[0] < num_classes:
         message = f"class {show(words[0])} is none of the {num_classes} classes, 0 to"
         raise DatasetError(f"{message} {num_classes - 1}; correct it, or names", "unknown class")
@@ -242,10 +241,3 @@ def _read_object(words: list[str], size: tuple[int, int], num_classes: int) -> d
 
 def _pixels(fractions: Sequence[float], size: tuple[int, int]) -> list[float]:
     return [round(value * size[n % 2], _DECIMALS) for n, value in enumerate(fractions)]
-
-
-def _number(text: str) -> float:
-    value = to_number(text)
-    if math.isnan(value):
-        raise DatasetError(f"{show(text)} is no finite number; correct it", "bad number")
-    return value

@@ -4,7 +4,6 @@ The files come from strangers: they are parsed by defusedxml (document types, en
 external references are refused) and may not exceed ``MAX_XML_BYTES``.
 """
 
-import math
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
@@ -59,13 +58,10 @@ def annotated_size(root: Element, path: str) -> tuple[float, float] | None:
     size = root.find("size")
     if size is None:
         return None
-    sides = []
-    for tag in ("width", "height"):
-        try:
-            sides.append(_number(size, tag))
-        except DatasetError as error:
-            raise DatasetError(f"{path}: <size>: {error}, or delete <size>", "wrong size") from None
-    return tuple(sides)
+    try:
+        return _number(size, "width"), _number(size, "height")
+    except DatasetError as error:
+        raise DatasetError(f"{path}: <size>: {error}, or delete <size>", "wrong size") from None
 
 
 def parse_object(
@@ -104,10 +100,7 @@ def _number(parent: Element, tag: str) -> float:
     text = parent.findtext(tag)
     if text is None:
         raise DatasetError(f"<{tag}> is missing; add it", "bad number")
-    value = to_number(text)
-    if math.isnan(value):
-        raise DatasetError(f"<{tag}> is {show(text)}; make it a finite number", "bad number")
-    return value
+    return to_number(text, f"<{tag}>")
 
 
 def _pixel_box(box: list[float], size: tuple[float, float]) -> Box:
