@@ -57,6 +57,9 @@ READERS = {
     "nrpn_d2/evaluation/false_positives.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
+    "nrpn_d2/utils/page.py": {  # a file of the package
+        "resources.files(__package__).joinpath(f'page.{suffix}').read_text",
+    },
     "nrpn_d2/utils/safe_load.py": {
         *("open", "torch.load", "zipfile.ZipFile", "_ArraysOnly", "_Naming"),  # tests/utils
     },
