@@ -45,7 +45,8 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         ),
     )
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
-        message = f"DATASETS.TRAIN: none of {len(records)} images has an object to learn"
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        message = f"{names}: none of {len(records)} images has an object to learn"
         raise ValueError(f"{message} (difficult ones do not count); check the annotations")
     for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[key]:
