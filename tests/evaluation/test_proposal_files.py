@@ -166,24 +166,23 @@ def test_evaluates_a_file(tmp_path):
     # The first proposal finds the object exactly; image 1 is not in the file, its object is missed.
     proposals = {"0": some_proposals()["0"]}
     objects = [[(BOXES[0], 0)], [(BOXES[0], 0)]]
-    for ending in ("pkl", "json"):
-        save_proposals(str(tmp_path / f"rpn.{ending}"), proposals)
-        with registered(objects, ["ring"]) as name:
-            evaluate(tmp_path / f"rpn.{ending}", "--dataset", name, "--budgets", 1, 2)
-        metrics = read_run(str(tmp_path / "rpn"))["metrics"]
-        assert metrics["box_proposals"]["R70@1"] == 50
-        # The other proposal, the whole image, has an IoU of 30.5 * 40 / 120000 and a score of 0.22.
-        assert metrics["proposal_errors"]["background@2"] == 50
-        assert metrics["proposal_errors"]["hit>0.7"] == 0.5  # one in two images
+    save_proposals(str(tmp_path / "rpn.pkl"), proposals)
+    with registered(objects, ["ring"]) as name:
+        evaluate(tmp_path / "rpn.pkl", "--dataset", name, "--budgets", 1, 2)
+    metrics = read_run(str(tmp_path / "rpn"))["metrics"]
+    assert metrics["box_proposals"]["R70@1"] == 50
+    # The other proposal, the whole image, has an IoU of 30.5 * 40 / 120000 and a score of 0.22.
+    assert metrics["proposal_errors"]["background@2"] == 50
+    assert metrics["proposal_errors"]["hit>0.7"] == 0.5  # one in two images
     assert (tmp_path / "rpn" / "recall.pdf").exists()
 
 
-@pytest.mark.parametrize("ending", ["pkl", "json"])
-def test_ranks_are_no_scores(tmp_path, ending):
-    path = str(tmp_path / f"ranked.{ending}")
-    save_proposals(path, {"0": Proposals(BOXES[::-1], None)})
-    loaded = load_proposals(path)["0"]
-    assert loaded.logits is None and loaded.boxes.tolist() == BOXES[::-1].tolist()
+def test_ranks_are_no_scores(tmp_path):
+    for ending in ("pkl", "json"):
+        path = str(tmp_path / f"ranked.{ending}")
+        save_proposals(path, {"0": Proposals(BOXES[::-1], None)})
+        loaded = load_proposals(path)["0"]
+        assert loaded.logits is None and loaded.boxes.tolist() == BOXES[::-1].tolist()
     with registered([[(BOXES[0], 0)]], ["ring"]) as name:
         evaluate(path, "--dataset", name, "--budgets", 1)
     run = read_run(str(tmp_path / "ranked"))

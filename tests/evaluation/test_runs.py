@@ -33,14 +33,14 @@ def test_a_written_run_is_read_again(tmp_path):
         assert run["curves"]["recall"]["recall_vs_num"] == {"0.5": [0.1, 0.9], "AR": [0.1, None]}
         assert run["curves"]["errors"] == CURVES["errors"]
         assert run["curves"]["precision_recall"]["bbox"] == {"5": [1, 0.5, 0]}
+    check_files_for_people(tmp_path / "inference")
 
 
-def test_files_for_people(tmp_path):
-    write_run(str(tmp_path), "rings", METRICS, CURVES)
+def check_files_for_people(folder):
     figures = [f"{kind}.{end}" for kind in CURVES for end in ("png", "pdf")]
     expected = {"results.json", "results.csv", *figures}
-    assert {path.name for path in tmp_path.iterdir()} == expected
-    with open(tmp_path / "results.csv") as f:
+    assert {path.name for path in folder.iterdir()} == expected
+    with open(folder / "results.csv") as f:
         assert list(csv.reader(f)) == [
             ["task", "metric", "class", "value"],
             ["bbox", "AP50", "", "54.46"],
@@ -48,7 +48,7 @@ def test_files_for_people(tmp_path):
             ["bbox", "AP50", "5", "n/a"],
         ]
     # JSON proper knows no NaN.
-    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
