@@ -6,6 +6,7 @@ MODEL.WEIGHTS -> set_pixels(cfg) -> model -> NRPNCheckpointer.load
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -159,12 +160,11 @@ class NRPNCheckpointer(DetectionCheckpointer):
     ):
         """
         Args:
-            model: as for ``DetectionCheckpointer``.
             save_dir: a local folder.
             pixels: the config's; saved in every checkpoint, and compared with those of a checkpoint
                 that is loaded.
             keep: number of periodic checkpoints (model_0004999.pth) to keep, the newest; 0: all.
-            kwargs: as for ``DetectionCheckpointer``.
+            model, kwargs: as for ``DetectionCheckpointer``.
         """
         super().__init__(model, save_dir, **kwargs)
         self.pixels = pixels
@@ -273,7 +273,7 @@ class NRPNCheckpointer(DetectionCheckpointer):
         """Write ``name``.pth and leave the last checkpoint what it was."""
         data = {"model": self.model.state_dict()}
         if self.pixels is not None:
-            data["pixels"] = self.pixels.to_checkpoint()
+            data["pixels"] = asdict(self.pixels)
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()}, **kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)

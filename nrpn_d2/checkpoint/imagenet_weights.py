@@ -13,7 +13,6 @@ Files of other networks than VGG: see torchvision_weights.
 Detectron2's own checkpointer loads them, too, but for Caffe's .pkl files (see nrpn_weights).
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -28,8 +27,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, WeightsEnum, get_model_weights, list_models
 
 from ..modeling.vgg import VGG, VGGBoxHead
-
-logger = logging.getLogger(__name__)
+from .torchvision_weights import move_weights, source_names
 
 TORCHVISION = {
     "vgg16": VGG16_Weights.IMAGENET1K_V1,
@@ -132,16 +130,6 @@ def _caffe_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     return {n: f"{layers.get(layer, layer)}.{kind}" for n, (layer, _, kind) in split.items()}
 
 
-def _places(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """Map the parameters of the model that VGG-16 has to (Caffe's name, parameter)."""
-    places = {}
-    for prefix, module in model.named_modules():
-        if isinstance(module, (VGG, VGGBoxHead)) and "negative_rpn" not in prefix:
-            for name, value in module.state_dict().items():
-                places[f"{prefix}.{name}"] = (name, value)
-    return places
-
-
 def place_imagenet_vgg(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Give an ImageNet VGG-16 the names that it has in the model, in place.
 
@@ -153,43 +141,22 @@ def place_imagenet_vgg(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
         state_dict: torchvision's or Caffe's names -> tensors.
 
     Raises:
-        ValueError: listing every name without a place in the model, every parameter of the model
-            without values, and every shape that differs.
+        ValueError: listing every name without a place in the model, and as :func:`move_weights`.
     """
-    caffe = {new: state_dict[old] for old, new in _caffe_names(model, state_dict).items()}
-    caffe = {k: v for k, v in caffe.items() if not (k.startswith("fc") and v.isnan().all())}
-    places, placed, problems = _places(model), {}, []
-    for name, (source, parameter) in places.items():
-        if source not in caffe:
-            problems.append(f"{name}: no values in the file")
-            continue
-        value = caffe[source]
-        if value.dim() == 4 and value.shape[:2] == (1, 1):  # how old Caffe stored fc6
-            value = value.reshape(value.shape[2:])
-        if value.shape != parameter.shape:
-            problems.append(
-                f"{name}: {tuple(value.shape)} in the file, {tuple(parameter.shape)} in the model"
-            )
-        elif not value.isfinite().all():
-            problems.append(f"{name}: values in the file that are not finite")
-        placed[name] = value
-    used = {source for source, _ in places.values()}
-    head = any(source.startswith("fc") for source in used)
-    unused = {name for name in caffe if name not in used}
-    left_out = {n for n in unused if n.startswith("fc8.") or (not head and n.startswith("fc"))}
-    problems += [f"{name} in the file: no place in the model" for name in sorted(unused - left_out)]
-    if problems:
-        listed = "\n  ".join(problems)
-        raise ValueError(f"The ImageNet VGG does not fit the model:\n  {listed}{_hint(problems)}")
-    logger.info("ImageNet VGG: %s; left out: %s", ", ".join(placed), ", ".join(sorted(left_out)))
-    state_dict.clear()
-    state_dict.update(placed)
-
-
-def _hint(problems: list[str]) -> str:
-    if not any(re.search(r"fc[67]\.\w+: no values", p) for p in problems):
-        return ""
-    return (
-        "\ntorchvision://vgg16_caffe has convolutions only. fc6 and fc7 are in torchvision://vgg16 "
-        "and in files ported from Caffe as a whole"
-    )
+    values = {new: state_dict[old] for old, new in _caffe_names(model, state_dict).items()}
+    for name in [name for name in values if name.startswith("fc")]:
+        if values[name].isnan().all():
+            del values[name]
+        elif values[name].dim() == 4:  # (1, 1, ...): how old Caffe stored fc6
+            values[name] = values[name].flatten(0, 2)
+    sources = source_names(model, VGG, VGGBoxHead)
+    spare = "fc8." if "fc6.weight" in sources.values() else "fc"
+    unplaced = [n for n in values if n not in sources.values() and not n.startswith(spare)]
+    problems = [f"{name} in the file: no place in the model" for name in sorted(unplaced)]
+    misfit = "The ImageNet VGG does not fit the model"
+    if any(source.startswith(("fc6.", "fc7.")) for source in set(sources.values()) - set(values)):
+        misfit += (
+            " (torchvision://vgg16_caffe has convolutions only; fc6 and fc7 are in "
+            "torchvision://vgg16 and in files ported from Caffe as a whole)"
+        )
+    move_weights(model, state_dict, values, sources, misfit, problems)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,16 +38,14 @@ class Pixels:
 
     def differing_keys(self, other: "Pixels") -> dict[str, str]:
         """Map the name of each field that differs to its key in the config."""
-        return {name: key for name, key in self.KEYS.items() if not self._equal(other, name)}
 
-    def _equal(self, other: "Pixels", name: str) -> bool:
-        mine, theirs = getattr(self, name), getattr(other, name)
-        if name == "format":
-            return mine == theirs
-        return len(mine) == len(theirs) and np.allclose(mine, theirs, rtol=0, atol=0.01)
+        def differs(name: str) -> bool:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "format" or len(mine) != len(theirs):
+                return mine != theirs
+            return not np.allclose(mine, theirs, rtol=0, atol=0.01)
 
-    def to_checkpoint(self) -> dict[str, Any]:
-        return {name: x if name == "format" else list(x) for name, x in asdict(self).items()}
+        return {name: key for name, key in self.KEYS.items() if differs(name)}
 
     @classmethod
     def from_checkpoint(cls, saved: dict[str, Any]) -> "Pixels":
@@ -102,7 +100,7 @@ def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
     raise_if_different(pixels, current, path, set(differing) & set(chosen))
     for name, key in differing.items():
         value = getattr(pixels, name)
-        cfg.merge_from_list([key, value if name == "format" else list(value)])
+        cfg.merge_from_list([key, value])
         logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)
 
 

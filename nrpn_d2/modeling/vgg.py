@@ -64,24 +64,19 @@ class VGG(Backbone):
                     activation=F.relu,
                 )
                 weight_init.c2_msra_fill(conv)
+                if i <= freeze_at:
+                    conv.requires_grad_(False)
+                    FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
                 self.add_module(name, conv)
                 in_channels = width
             self._out_feature_strides[stage] = 2 ** (i - 1)
             self._out_feature_channels[stage] = width
-            if i <= freeze_at:
-                self._freeze(stage)
         unknown = set(self._out_features) - set(self._stages)
         if unknown:
             raise ValueError(
                 f"MODEL.VGG.OUT_FEATURES names {sorted(unknown)}; the stages are "
                 f"{list(self._stages)}"
             )
-
-    def _freeze(self, stage: str) -> None:
-        for name in self._stages[stage]:
-            conv = getattr(self, name)
-            conv.requires_grad_(False)
-            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
 
     @property
     def size_divisibility(self) -> int:
