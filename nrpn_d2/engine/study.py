@@ -127,8 +127,7 @@ class Study:
 
     def _variant_options(self, variant: str) -> list[str]:
         own = {k: v for k, v in self.variants[variant].items() if k not in ("config", "seeds")}
-        merged = {**self.options, **own}
-        return [text for key, value in merged.items() for text in (key, str(value))]
+        return _as_overrides({**self.options, **own})
 
     def run_options(self, run: Run) -> list[str]:
         """List the overrides of train_net.py, after its config file, but for OUTPUT_DIR.
@@ -137,19 +136,14 @@ class Study:
         """
         solver = self.base_config(run.variant).SOLVER
         steps = [round(step * run.iterations / solver.MAX_ITER) for step in solver.STEPS]
-        return [
-            *self._variant_options(run.variant),
-            "SOLVER.MAX_ITER",
-            str(run.iterations),
-            "SOLVER.STEPS",
-            str(tuple(steps)),
-            "TEST.EVAL_PERIOD",
-            "0",
-            "DATASETS.TEST",  # evaluated afterwards, along the NMS threshold
-            "()",
-            "SEED",
-            str(run.seed),
-        ]
+        options = {
+            "SOLVER.MAX_ITER": run.iterations,
+            "SOLVER.STEPS": tuple(steps),
+            "TEST.EVAL_PERIOD": 0,
+            "DATASETS.TEST": (),  # evaluated afterwards, along the NMS threshold
+            "SEED": run.seed,
+        }
+        return [*self._variant_options(run.variant), *_as_overrides(options)]
 
     def check(self, options: Sequence[str] = ()) -> None:
         """Merge the config of every variant, and ``options``.
@@ -163,3 +157,7 @@ class Study:
                 merge_cfg(self.config_file(variant), own)
             except ValueError as error:
                 raise ValueError(f"variant {variant!r}: {error}") from error
+
+
+def _as_overrides(options: dict[str, Any]) -> list[str]:
+    return [text for key, value in options.items() for text in (key, str(value))]

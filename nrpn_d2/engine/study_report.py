@@ -28,20 +28,15 @@ Values = dict[tuple[Row, str, str], dict[int, float]]
 
 
 class Interval(NamedTuple):
-    """A mean over ``n`` values and half the width of its interval, nan for one value."""
+    """A mean over ``n`` values, half the width of its interval, and p of the paired t-test.
+
+    The latter two are nan for one value, p also for what is no difference.
+    """
 
     mean: float
     half: float
     n: int
-
-
-class Difference(NamedTuple):
-    """A mean difference, half the width of its interval, and p of the paired t-test."""
-
-    mean: float
-    half: float
-    p: float
-    n: int
+    p: float = math.nan
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -53,18 +48,18 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean(values), float(half), n)
 
 
-def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> Difference:
+def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> Interval:
     """Compare two variants by the seeds that both have.
 
     Args:
         values, baseline: seed -> value.
     """
     seeds = sorted(set(values) & set(baseline))
-    difference = interval([values[s] - baseline[s] for s in seeds])
-    p = math.nan
-    if len(seeds) > 1 and difference.half > 0:
-        p = float(stats.ttest_rel([values[s] for s in seeds], [baseline[s] for s in seeds]).pvalue)
-    return Difference(difference.mean, difference.half, p, len(seeds))
+    differences = [values[s] - baseline[s] for s in seeds]
+    difference = interval(differences)
+    if difference.half > 0:
+        return difference._replace(p=float(stats.ttest_1samp(differences, 0).pvalue))
+    return difference
 
 
 def by_seed(results: Sequence[Result], dataset: str) -> Values:
@@ -153,7 +148,7 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _difference(d: Difference) -> str:
+def _difference(d: Interval) -> str:
     if math.isnan(d.mean):
         return "-"
     if math.isnan(d.half):
