@@ -1,11 +1,14 @@
-"""What the values of a config may be. Every error names its key, its value and what it must be.
+"""What the values of a config may be. Every error is a ValueError that names its key, the value and
+what it must be.
 
 ``check_nrpn_config`` covers every key of nrpn_d2, and those of Detectron2 that it relies on.
 ``check_rpn_config``, the part that an RPN reads, also runs when one is built: another project may
 call nothing else.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
@@ -87,13 +90,12 @@ _OTHER_RULES = {
         lambda v: len(v) and all(0 < t <= 1 for t in v), "a list of IoU thresholds in (0, 1]"
     ),
 }
-_EVALUATION_RULES = {
-    "OUTPUT_DIR": Rule(bool, "the folder that the run writes to"),
+_OUTPUT_DIR = {"OUTPUT_DIR": Rule(bool, "the folder that the run writes to")}
+_EVALUATION_RULES = _OUTPUT_DIR | {
     "MODEL.WEIGHTS": Rule(bool, "the checkpoint to evaluate"),
     "DATASETS.TEST": Rule(bool, "the names of the datasets to evaluate on"),
 }
-_TRAINING_RULES = {
-    "OUTPUT_DIR": Rule(bool, "the folder that the run writes to"),
+_TRAINING_RULES = _OUTPUT_DIR | {
     "DATASETS.TRAIN": Rule(bool, "the names of the datasets to train on"),
     "SOLVER.MAX_ITER": _AT_LEAST_1,
     "SOLVER.CHECKPOINT_PERIOD": _AT_LEAST_1,
@@ -102,31 +104,19 @@ _TRAINING_RULES = {
 
 
 def check_nrpn_config(cfg: CfgNode) -> None:
-    """Check that the values of nrpn_d2's keys are in range.
-
-    Raises:
-        ValueError: naming the key, its value and what it must be.
-    """
+    """Check that the values of nrpn_d2's keys are in range."""
     check_rpn_config(cfg)
     _check(cfg, _OTHER_RULES)
     _check_vgg(cfg)
 
 
 def check_rpn_config(cfg: CfgNode) -> None:
-    """Check what an RPN and an nRPN read.
-
-    Raises:
-        ValueError: as :func:`check_nrpn_config`.
-    """
+    """Check what an RPN and an nRPN read."""
     _check(cfg, _RPN_RULES)
 
 
 def check_run_config(cfg: CfgNode, eval_only: bool) -> None:
-    """Check what a training run needs, or one that only evaluates.
-
-    Raises:
-        ValueError: as :func:`check_nrpn_config`.
-    """
+    """Check what a training run needs, or one that only evaluates."""
     _check(cfg, _EVALUATION_RULES if eval_only else _TRAINING_RULES)
 
 
@@ -134,9 +124,6 @@ def check_false_positive_iou(cfg: CfgNode) -> None:
     """Check that MODEL.NRPN.FP_IOU has an effect: false positives are background to the matcher.
 
     The proposal of a background anchor may have any IoU.
-
-    Raises:
-        ValueError: naming both keys.
     """
     fp_iou, background_iou = cfg.MODEL.NRPN.FP_IOU, cfg.MODEL.RPN.IOU_THRESHOLDS[0]
     if cfg.MODEL.NRPN.FP_BY == "anchor" and fp_iou > background_iou:
@@ -152,9 +139,6 @@ def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
 
     Args:
         input_shape: the backbone's feature maps by name.
-
-    Raises:
-        ValueError: naming the key, its value and the feature maps of the backbone.
     """
     rule = Rule(
         lambda v: len(v) and set(v) <= set(input_shape),
@@ -171,22 +155,14 @@ def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
 
 
 def registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
-    """Return what ``registry`` has under the value of ``key``.
-
-    Raises:
-        ValueError: naming the key, its value and the registered names.
-    """
+    """Return what ``registry`` has under the value of ``key``."""
     names = ", ".join(repr(name) for name, _ in registry)
     _check(cfg, {key: Rule(registry.__contains__, f"one of {names}, or registered by you")})
-    return registry.get(_value(cfg, key.split(".")))
+    return registry.get(_value(cfg, key))
 
 
 def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
-    """Check that each of the RPN's two losses has a weight.
-
-    Raises:
-        ValueError: naming both.
-    """
+    """Check that each of the RPN's two losses has a weight."""
     if loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
         raise ValueError(
             f"loss_weight has weights for {sorted(loss_weight)}; it needs one for each of "
@@ -195,11 +171,7 @@ def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
 
 
 def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
-    """Check that a loss made for all anchors gets all of them, and no other does.
-
-    Raises:
-        ValueError: naming both keys.
-    """
+    """Check that a loss made for all anchors gets all of them, and no other does."""
     if loss.needs_all_anchors != sampler.keeps_all_anchors:
         raise ValueError(
             f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(loss).__name__!r} does not go "
@@ -232,7 +204,7 @@ def _check_vgg(cfg: CfgNode) -> None:
 
 def _check(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:
     for key, rule in rules.items():
-        value = _value(cfg, key.split("."))
+        value = _value(cfg, key)
         try:
             is_valid = rule.is_valid(value)
         except TypeError:  # text or a list where a number belongs
@@ -241,7 +213,5 @@ def _check(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:
             raise ValueError(f"{key} is {value!r}; it must be {rule.words}")
 
 
-def _value(cfg: CfgNode, path: Iterable[str]) -> Any:
-    for part in path:
-        cfg = cfg[part]
-    return cfg
+def _value(cfg: CfgNode, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split("."), cfg)

@@ -46,10 +46,6 @@ def check_boxes(boxes: np.ndarray, scores: np.ndarray, origin: str) -> None:
         raise ValueError(
             f"{origin}: expected boxes (M, 4) and scores (M,), got {boxes.shape} and {scores.shape}"
         )
-    upright = boxes[:, 2:] >= boxes[:, :2]  # false for NaN, too
-    # Sums are finite only if all terms are: two passes instead of a mask of every number
-    if upright.all() and np.isfinite(boxes.sum()) and np.isfinite(scores.sum()):
-        return
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         m = int(np.argmin(finite))
@@ -57,8 +53,9 @@ def check_boxes(boxes: np.ndarray, scores: np.ndarray, origin: str) -> None:
             f"{origin}: box {m} is {boxes[m].tolist()} with score {scores[m]}; "
             "a NaN or infinity usually means that training diverged"
         )
+    upright = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
     if not upright.all():
-        m = int(np.argmin(upright.all(axis=1)))
+        m = int(np.argmin(upright))
         raise ValueError(
             f"{origin}: box {m} is {boxes[m].tolist()}, its width or height is negative; "
             "boxes are x0, y0, x1, y1"
