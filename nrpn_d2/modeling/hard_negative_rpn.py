@@ -34,7 +34,7 @@ from ..config_checks import (
 )
 from .events import log_exchange
 from .ignored import set_all_ignored_aside
-from .labels import count_sampled, label_anchors, withhold_ignored
+from .labels import label_anchors, mean_positives, withhold_ignored
 from .losses import OBJECTNESS_LOSS_REGISTRY
 from .mining import false_positives, hard_negatives
 from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss, to_proposals
@@ -77,14 +77,10 @@ class HardNegativeRPN(RPN):
             nrpn_sampler: samples the nRPN's own mini-batch; its "hard negatives" are objects.
             find_false_positives: ``(logits, labels, ious) -> (N, R) bool``.
             propose_hard_negatives: ``(nrpn_logits, labels, anchors) -> (N, R)``.
-            warmup_iters: iterations before the nRPN trains and its hard negatives are used.
-            nrpn_loss_weight: weight of the nRPN's loss.
-            fp_by, fp_iou: see ``MODEL.NRPN.FP_BY`` and ``FP_IOU``.
+            warmup_iters, nrpn_loss_weight, fp_by, fp_iou, num_false_alarms, ignore_ioa: the keys
+                of ``MODEL.NRPN``, see config.py.
             num_candidates: with ``fp_by`` "proposal", anchors of an image that may be mined or
                 proposed, the best-scored ones.
-            num_false_alarms: see :func:`nrpn_loss`.
-            ignore_ioa: background anchors with at least this fraction of their area on a box to
-                ignore (a difficult object) are ignored.
             kwargs: those of Detectron2's ``RPN``.
 
         Raises:
@@ -116,8 +112,7 @@ class HardNegativeRPN(RPN):
         loss = registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)(cfg)
         sampler = registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)(cfg)
         ret = super().from_config(cfg, input_shape)
-        ret["objectness_loss"] = loss
-        ret["negative_sampler"] = sampler
+        ret |= {"objectness_loss": loss, "negative_sampler": sampler}
         ret["ignore_ioa"] = cfg.MODEL.NRPN.IGNORE_IOA
         if getattr(sampler, "needs_hardness", False):
             check_false_positive_iou(cfg)
@@ -133,8 +128,6 @@ class HardNegativeRPN(RPN):
         """Return the proposals of each image and, in training, the losses.
 
         Args:
-            images: N images.
-            features: the backbone's feature maps by name.
             gt_instances: in training, a list of N ``Instances`` with ``gt_boxes`` and
                 ``gt_classes``, or ``GroundTruth`` with boxes to ignore. Objects of class -1 become
                 such boxes in place, since the ROI heads get the same list.
@@ -183,16 +176,17 @@ class HardNegativeRPN(RPN):
         gt_instances: list[Instances],
     ) -> dict[str, torch.Tensor]:
         """Take one training step of both networks: label, mine, sample, compute losses."""
+        boxes = Boxes.cat(anchors)  # R
+        rpn_logits = cat(logits, dim=1).detach()  # (N, R)
         labels, ious, gt_boxes = label_anchors(
-            Boxes.cat(anchors),
+            boxes,
             gt_instances,
             self.anchor_matcher,
             ignore_ioa=self.ignore_ioa,
             boundary_thresh=self.anchor_boundary_thresh,
         )
-        rpn_logits = cat(logits, dim=1).detach()  # (N, R)
         proposal_ious = ProposalIoUs(anchors, deltas, self.box2box_transform, gt_instances)
-        hardness, losses = None, {}
+        nrpn_logits, hardness, losses = None, torch.full_like(ious, -float("inf")), {}
         if self.negative_rpn is not None:
             fp_ious, eligible = ious, labels
             if self.fp_by == "proposal":
@@ -203,8 +197,7 @@ class HardNegativeRPN(RPN):
                 if self.fp_by == "proposal":
                     near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
                     eligible = labels.masked_fill(near, -1)
-                boxes = Boxes.cat(anchors).tensor
-                hardness = self.propose_hard_negatives(nrpn_logits, eligible, boxes)
+                hardness = self.propose_hard_negatives(nrpn_logits, eligible, boxes.tensor)
         sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
         losses |= self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious, proposal_ious)
         if self.negative_rpn is not None:
@@ -218,15 +211,7 @@ class HardNegativeRPN(RPN):
         labels: torch.Tensor,
         is_fp: torch.Tensor,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Teach the nRPN which anchors are false positives of the RPN.
-
-        Args:
-            labels: (N, R), the matcher's.
-            is_fp: (N, R) bool.
-
-        Returns:
-            The nRPN's (N, R) logits, or None during the warm-up; its loss.
-        """
+        """Return the nRPN's (N, R) logits, or None during the warm-up, and its loss."""
         if get_event_storage().iter < self.warmup_iters:
             return None, self.negative_rpn.zero()
         logits = self.negative_rpn(images, features)
@@ -234,6 +219,50 @@ class HardNegativeRPN(RPN):
             logits, labels, is_fp, self.nrpn_sampler, self.nrpn_loss_weight, self.num_false_alarms
         )
         return logits.detach(), loss
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        logits: list[torch.Tensor],
+        labels: torch.Tensor,
+        deltas: list[torch.Tensor],
+        gt_boxes: list[torch.Tensor],
+        ious: torch.Tensor,
+        proposal_ious: ProposalIoUs,
+    ) -> dict[str, torch.Tensor]:
+        """Return the RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
+
+        Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all
+        anchors the objectness term is divided by the number of positives, the mean over processes.
+
+        Args:
+            labels, ious: (N, R), sampled labels and the anchors' IoUs.
+            gt_boxes: N tensors (R, 4).
+        """
+        counts = torch.stack([(labels == value).sum() for value in (1, 0)]).tolist()
+        for kind, count in zip(("pos", "neg"), counts):
+            get_event_storage().put_scalar(f"rpn/num_{kind}_anchors", count / len(labels))
+
+        chosen = torch.nonzero(labels.flatten() >= 0)[:, 0]
+        ious = proposal_ious.at(chosen) if self.iou_of == "proposal" else ious.flatten()[chosen]
+        chosen_logits = cat(logits, dim=1).flatten()[chosen]
+        objectness_loss = self.objectness_loss(chosen_logits, labels.flatten()[chosen], ious).sum()
+        localization_loss = _dense_box_regression_loss(
+            anchors,
+            self.box2box_transform,
+            deltas,
+            gt_boxes,
+            labels == 1,
+            box_reg_loss_type=self.box_reg_loss_type,
+            smooth_l1_beta=self.smooth_l1_beta,
+        )
+        size = self.batch_size_per_image * len(labels)
+        all_anchors = self.objectness_loss.needs_all_anchors
+        losses = {
+            "loss_rpn_cls": objectness_loss / (mean_positives(labels) if all_anchors else size),
+            "loss_rpn_loc": localization_loss / size,
+        }
+        return {name: loss * self.loss_weight[name] for name, loss in losses.items()}
 
     @torch.no_grad()
     def propose_negatives(
@@ -248,53 +277,3 @@ class HardNegativeRPN(RPN):
         nrpn_logits = self.negative_rpn(images, features)
         kept = self.propose_hard_negatives(nrpn_logits, torch.zeros_like(nrpn_logits), anchors)
         return to_proposals(kept, anchors, images.image_sizes)
-
-    def losses(
-        self,
-        anchors: list[Boxes],
-        pred_objectness_logits: list[torch.Tensor],
-        gt_labels: torch.Tensor,
-        pred_anchor_deltas: list[torch.Tensor],
-        gt_boxes: list[torch.Tensor],
-        ious: torch.Tensor,
-        proposal_ious: ProposalIoUs | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Return the RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
-
-        Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all
-        anchors the objectness term is divided by the number of positives, the mean over processes.
-
-        Args:
-            gt_labels: (N, R), sampled.
-            gt_boxes: N tensors (R, 4).
-            ious: (N, R), of the anchors.
-            proposal_ious: for a loss that wants the IoUs of proposals.
-            others: as in Detectron2's ``RPN.losses``.
-        """
-        num_images, storage = len(gt_labels), get_event_storage()
-        all_anchors = self.objectness_loss.needs_all_anchors
-        num_positives, num_valid, mean_positives = count_sampled(gt_labels, all_anchors)
-        storage.put_scalar("rpn/num_pos_anchors", num_positives / num_images)
-        storage.put_scalar("rpn/num_neg_anchors", (num_valid - num_positives) / num_images)
-
-        chosen = torch.nonzero(gt_labels.flatten() >= 0)[:, 0]
-        logits = cat(pred_objectness_logits, dim=1).flatten()[chosen]
-        labels = gt_labels.flatten()[chosen]
-        ious = proposal_ious.at(chosen) if self.iou_of == "proposal" else ious.flatten()[chosen]
-        objectness_loss = self.objectness_loss(logits, labels, ious).sum()
-        localization_loss = _dense_box_regression_loss(
-            anchors,
-            self.box2box_transform,
-            pred_anchor_deltas,
-            gt_boxes,
-            gt_labels == 1,
-            box_reg_loss_type=self.box_reg_loss_type,
-            smooth_l1_beta=self.smooth_l1_beta,
-        )
-        batch_size = self.batch_size_per_image * num_images
-        normalizer = mean_positives if all_anchors else batch_size
-        losses = {
-            "loss_rpn_cls": objectness_loss / normalizer,
-            "loss_rpn_loc": localization_loss / batch_size,
-        }
-        return {name: loss * self.loss_weight[name] for name, loss in losses.items()}

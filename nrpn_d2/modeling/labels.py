@@ -64,23 +64,12 @@ def label_anchors(
     return torch.stack(labels), torch.stack(ious), gt_boxes
 
 
-def count_sampled(labels: torch.Tensor, over_processes: bool) -> tuple[int, int, float]:
-    """Count objects and all sampled anchors among labels (N, R).
-
-    Args:
-        over_processes: whether the objects of all processes are counted, too.
-
-    Returns:
-        The objects; all anchors; the mean number of objects of the processes, of at least one
-        object in all (only with ``over_processes``).
-    """
-    num_processes = comm.get_world_size() if over_processes else 1
-    num_objects = (labels == 1).sum()
-    counts = torch.stack([num_objects, (labels >= 0).sum(), num_objects])
-    if num_processes > 1:
-        torch.distributed.all_reduce(counts[2])
-    of_process, sampled, of_all = counts.tolist()
-    return of_process, sampled, max(of_all, 1) / num_processes
+def mean_positives(labels: torch.Tensor) -> torch.Tensor:
+    """Count the objects among labels (N, R): the mean over processes, of at least one in all."""
+    count = (labels == 1).sum()
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(count)
+    return count.clamp(min=1) / comm.get_world_size()
 
 
 @torch.no_grad()

@@ -32,118 +32,6 @@ def bce(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
 
 
-def overlap_loss(
-    logits: Tensor,
-    labels: Tensor,
-    ious: Tensor,
-    mode: str = "clamped",
-    min_iou: float = 0.1,
-) -> Tensor:
-    """Train each positive anchor towards its IoU instead of 1 (paper, Sec. 2.3 and Eq. 1).
-
-    Eq. 1 divides p by IoU: ``-log(p / IoU) = -log p + log IoU`` for a positive. IoU does not depend
-    on the weights, so this only shifts the loss: its gradient is that of cross-entropy. An example:
-    with p = 0.9 and IoU = 0.6 the printed loss is log(0.6 / 0.9) < 0 and still pushes p towards 1.
-    Hence three modes. Negatives have cross-entropy in each: Eq. 1 as printed would give them
-    ``-log p``, a slip of sign for ``-log(1 - p)``.
-
-    Args:
-        logits, labels, ious: (M,) tensors, labels in {0, 1}.
-        mode: what a positive costs.
-            "literal": ``-log(p / IoU)``, as printed; same gradient as cross-entropy.
-            "clamped": ``max(0, log(IoU / p))``; no gradient once p >= IoU.
-            "soft": cross-entropy with the target IoU; its minimum is at p = IoU.
-        min_iou: IoUs are clamped to [min_iou, 1], since a best anchor may overlap very little.
-
-    Raises:
-        ValueError: for an unknown mode.
-    """
-    positive = labels == 1
-    ious = ious.float().clamp(min_iou, 1.0)
-    if mode == "soft":
-        return bce(logits, torch.where(positive, ious, torch.zeros_like(ious)))
-    loss = bce(logits, labels)
-    shifted = loss + ious.log()
-    if mode == "literal":
-        return torch.where(positive, shifted, loss)
-    if mode == "clamped":
-        return torch.where(positive, F.relu(shifted), loss)
-    raise ValueError(f"overlap mode {mode!r} is none of 'literal', 'clamped', 'soft'")
-
-
-def quality_focal_loss(logits: Tensor, labels: Tensor, ious: Tensor, gamma: float = 2.0) -> Tensor:
-    """Return quality focal loss (Generalized Focal Loss, Eq. 6): ``|t - p|^gamma * BCE(p, t)``.
-
-    The target t is the anchor's IoU for a positive and 0 for a negative.
-    """
-    targets = torch.where(labels == 1, ious.float(), torch.zeros_like(ious.float()))
-    return (targets - logits.float().sigmoid()).abs().pow(gamma) * bce(logits, targets)
-
-
-def iou_target_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    ious: torch.Tensor,
-    near_negatives: bool = False,
-    stretch: bool = False,
-    background_iou: float = 0.3,
-) -> torch.Tensor:
-    """Binary cross-entropy against the IoU: objectness that means how good a proposal is.
-
-    The paper wants "the expected objectness score ... [to] be its IoU value rather than 1"
-    (Sec. 2.3). Cross-entropy with the target IoU has its minimum at p = IoU. What is ranked and
-    suppressed by the score is the proposal, hence the proposal's IoU, not the anchor's: an anchor
-    with an IoU of 0.7 may be regressed to 0.9 or to 0.5.
-
-    Quality focal loss and varifocal loss have the same target and focal weights on all anchors;
-    here it is a sampled mini-batch, and all of its anchors weigh the same. OLN learns from
-    positives alone; here background is taught to be 0.
-
-    Args:
-        logits, labels, ious: (M,) tensors, labels in {0, 1}; no gradient goes into the IoUs.
-        near_negatives: negatives, too, have their IoU as target if that is at least
-            ``background_iou``: anchors off an object whose proposal is on it. Other negatives have
-            the target 0.
-        stretch: the target is ``(IoU - background_iou) / (1 - background_iou)``, 0 below, so that
-            it starts at 0 where background ends.
-        background_iou: below it lies background, as for the matcher and in the evaluation.
-    """
-    ious = ious.detach().float()
-    learns_iou = labels == 1
-    if near_negatives:
-        learns_iou = learns_iou | (ious >= background_iou)
-    if stretch:
-        ious = ((ious - background_iou) / (1 - background_iou)).clamp(min=0)
-    return bce(logits, torch.where(learns_iou, ious, torch.zeros_like(ious)))
-
-
-@OBJECTNESS_LOSS_REGISTRY.register()
-class IoUTarget:
-    """See :func:`iou_target_loss`."""
-
-    needs_all_anchors = False
-
-    @configurable
-    def __init__(
-        self, *, iou_of: str = "proposal", near_negatives: bool = False, stretch: bool = False
-    ):
-        self.iou_of = iou_of
-        self.near_negatives = near_negatives
-        self.stretch = stretch
-
-    @classmethod
-    def from_config(cls, cfg):
-        loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
-        return {
-            "iou_of": loss.IOU_OF,
-            "near_negatives": loss.NEAR_NEGATIVES,
-            "stretch": loss.STRETCH,
-        }
-
-    def __call__(self, logits, labels, ious):
-        return iou_target_loss(logits, labels, ious, self.near_negatives, self.stretch)
-
-
 @OBJECTNESS_LOSS_REGISTRY.register()
 class BCE:
     """Binary cross-entropy, as in Faster R-CNN."""
@@ -159,12 +47,32 @@ class BCE:
 
 @OBJECTNESS_LOSS_REGISTRY.register()
 class Overlap:
-    """See :func:`overlap_loss`."""
+    """Train each positive anchor towards its IoU instead of 1 (paper, Sec. 2.3 and Eq. 1).
+
+    Eq. 1 divides p by IoU: ``-log(p / IoU) = -log p + log IoU`` for a positive. IoU does not depend
+    on the weights, so this only shifts the loss: its gradient is that of cross-entropy. An example:
+    with p = 0.9 and IoU = 0.6 the printed loss is log(0.6 / 0.9) < 0 and still pushes p towards 1.
+    Hence three modes. Negatives have cross-entropy in each: Eq. 1 as printed would give them
+    ``-log p``, a slip of sign for ``-log(1 - p)``.
+    """
 
     needs_all_anchors = False
 
     @configurable
     def __init__(self, *, mode: str = "clamped", min_iou: float = 0.1):
+        """
+        Args:
+            mode: what a positive costs.
+                "literal": ``-log(p / IoU)``, as printed; same gradient as cross-entropy.
+                "clamped": ``max(0, log(IoU / p))``; no gradient once p >= IoU.
+                "soft": cross-entropy with the target IoU; its minimum is at p = IoU.
+            min_iou: IoUs are clamped to [min_iou, 1], since a best anchor may overlap very little.
+
+        Raises:
+            ValueError: for an unknown mode.
+        """
+        if mode not in ("literal", "clamped", "soft"):
+            raise ValueError(f"overlap mode {mode!r} is none of 'literal', 'clamped', 'soft'")
         self.mode = mode
         self.min_iou = min_iou
 
@@ -174,7 +82,66 @@ class Overlap:
         return {"mode": loss.OVERLAP_MODE, "min_iou": loss.MIN_IOU}
 
     def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
-        return overlap_loss(logits, labels, ious, self.mode, self.min_iou)
+        positive = labels == 1
+        ious = ious.float().clamp(self.min_iou, 1.0)
+        if self.mode == "soft":
+            return bce(logits, ious * positive)
+        loss = bce(logits, labels)
+        shifted = loss + ious.log()
+        return torch.where(positive, F.relu(shifted) if self.mode == "clamped" else shifted, loss)
+
+
+@OBJECTNESS_LOSS_REGISTRY.register()
+class IoUTarget:
+    """Binary cross-entropy against the IoU: objectness that means how good a proposal is.
+
+    The paper wants "the expected objectness score ... [to] be its IoU value rather than 1"
+    (Sec. 2.3). Cross-entropy with the target IoU has its minimum at p = IoU. What is ranked and
+    suppressed by the score is the proposal, hence the proposal's IoU, not the anchor's: an anchor
+    with an IoU of 0.7 may be regressed to 0.9 or to 0.5.
+
+    Quality focal loss and varifocal loss have the same target and focal weights on all anchors;
+    here it is a sampled mini-batch, and all of its anchors weigh the same. OLN learns from
+    positives alone; here background is taught to be 0.
+    """
+
+    needs_all_anchors = False
+    background_iou = 0.3  # below it lies background, as for the matcher and in the evaluation
+
+    @configurable
+    def __init__(
+        self, *, iou_of: str = "proposal", near_negatives: bool = False, stretch: bool = False
+    ):
+        """
+        Args:
+            iou_of: "proposal" or "anchor".
+            near_negatives: negatives, too, have their IoU as target if that is at least
+                ``background_iou``: anchors off an object whose proposal is on it. Other negatives
+                have the target 0.
+            stretch: the target is ``(IoU - background_iou) / (1 - background_iou)``, 0 below, so
+                that it starts at 0 where background ends.
+        """
+        self.iou_of = iou_of
+        self.near_negatives = near_negatives
+        self.stretch = stretch
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        loss = cfg.MODEL.RPN.OBJECTNESS_LOSS
+        return {
+            "iou_of": loss.IOU_OF,
+            "near_negatives": loss.NEAR_NEGATIVES,
+            "stretch": loss.STRETCH,
+        }
+
+    def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
+        ious = ious.detach().float()
+        learns_iou = labels == 1
+        if self.near_negatives:
+            learns_iou = learns_iou | (ious >= self.background_iou)
+        if self.stretch:
+            ious = ((ious - self.background_iou) / (1 - self.background_iou)).clamp(min=0)
+        return bce(logits, ious * learns_iou)
 
 
 @OBJECTNESS_LOSS_REGISTRY.register()
@@ -199,7 +166,10 @@ class Focal:
 
 @OBJECTNESS_LOSS_REGISTRY.register()
 class QualityFocal:
-    """See :func:`quality_focal_loss`."""
+    """Quality focal loss (Generalized Focal Loss, Eq. 6): ``|t - p|^gamma * BCE(p, t)``.
+
+    The target t is the anchor's IoU for a positive and 0 for a negative.
+    """
 
     needs_all_anchors = True
 
@@ -212,4 +182,5 @@ class QualityFocal:
         return {"gamma": cfg.MODEL.RPN.OBJECTNESS_LOSS.FOCAL_GAMMA}
 
     def __call__(self, logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
-        return quality_focal_loss(logits, labels, ious, self.gamma)
+        targets = ious.float() * (labels == 1)
+        return (targets - logits.float().sigmoid()).abs().pow(self.gamma) * bce(logits, targets)

@@ -34,7 +34,7 @@ def topk(
     logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
 ) -> torch.Tensor:
     """The ``topk`` best-scored of each image: some even where the RPN is never that sure."""
-    return _best(logits, background, topk)
+    return best_of(logits, background, topk)
 
 
 @MINER_REGISTRY.register()
@@ -50,7 +50,7 @@ def overestimate_topk(
     logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
 ) -> torch.Tensor:
     """The ``topk`` of each image with the largest objectness probability minus IoU."""
-    return _best(logits.float().sigmoid() - ious, background, topk)
+    return best_of(logits.float().sigmoid() - ious, background, topk)
 
 
 def false_positives(
@@ -81,44 +81,11 @@ def false_positives(
     return background & select(logits, ious, background, score=score, topk=topk)
 
 
-def _best(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Tensor:
-    """(N, R) bool: the ``topk`` eligible anchors of largest value in each image, or all of them."""
+def best_of(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Tensor:
+    """Return (N, R) bool: the ``topk`` eligible anchors of largest value in each image, or all."""
     ranked = values.float().masked_fill(~eligible, -float("inf"))
     best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
     return torch.zeros_like(eligible).scatter(1, best, True) & eligible
-
-
-def nrpn_labels(labels: torch.Tensor, is_fp: torch.Tensor) -> torch.Tensor:
-    """Turn the RPN's labels into the nRPN's: its objects are the RPN's false positives.
-
-    Args:
-        labels: (N, R), the matcher's.
-        is_fp: (N, R) bool, from :func:`false_positives`.
-
-    Returns:
-        (N, R): 1 for false positives, 0 for objects and the rest of the background, -1 where the
-        RPN's label is -1.
-    """
-    return labels.clamp(max=0).masked_fill(is_fp, 1)
-
-
-def false_alarms(
-    nrpn_logits: torch.Tensor, labels_of_nrpn: torch.Tensor, topk: int
-) -> torch.Tensor:
-    """Find what the nRPN takes for false positives of the RPN and is none: its own mistakes.
-
-    Without them the nRPN goes on proposing what the RPN has long learned, since that looks as it
-    did when it was a false positive and hardly ever is among the random negatives.
-
-    Args:
-        nrpn_logits: (N, R).
-        labels_of_nrpn: (N, R), of :func:`nrpn_labels`.
-        topk: number of anchors per image, the best-scored.
-
-    Returns:
-        (N, R) bool.
-    """
-    return _best(nrpn_logits, labels_of_nrpn == 0, topk)
 
 
 @torch.no_grad()

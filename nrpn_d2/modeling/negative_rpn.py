@@ -16,7 +16,7 @@ from torch import nn
 
 from ..config_checks import registered
 from .losses import bce
-from .mining import MINER_REGISTRY, false_alarms, false_positives, hard_negatives, nrpn_labels
+from .mining import MINER_REGISTRY, best_of, false_positives, hard_negatives
 from .samplers import NRPN
 
 
@@ -92,15 +92,7 @@ class NegativeRPN(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, images: ImageList, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the logits of all anchors.
-
-        Args:
-            images: N images, as the RPN's backbone gets them.
-            features: the RPN's feature maps by name.
-
-        Returns:
-            (N, R) logits.
-        """
+        """Return the logits (N, R) of all anchors; the arguments are the RPN's."""
         if self.backbone is not None:
             features = self.backbone(images.tensor)
         elif self.stop_gradient:
@@ -136,14 +128,17 @@ def nrpn_loss(
         is_fp: (N, R) bool, the RPN's false positives.
         sampler: its "hard negatives" are objects.
         num_false_alarms: of the background anchors that are no false positives, this many in each
-            image, those that the nRPN scores best, join the mini-batch as negatives.
+            image, those that the nRPN scores best, join the mini-batch as negatives: its own
+            mistakes. Without them it goes on proposing what the RPN has long learned, since that
+            looks as it did when it was a false positive and hardly ever is sampled at random.
     """
-    labels_of_nrpn = nrpn_labels(labels, is_fp)
+    # The RPN's false positives are the nRPN's objects, its objects are background
+    nrpn_labels = labels.clamp(max=0).masked_fill(is_fp, 1)
     objects = torch.rand(labels.shape, device=labels.device)
     objects = objects.masked_fill(labels != 1, -float("inf"))
-    sampled = sampler(labels_of_nrpn, None, None, objects).labels
+    sampled = sampler(nrpn_labels, None, None, objects).labels
     if num_false_alarms > 0:
-        alarms = false_alarms(logits.detach(), labels_of_nrpn, num_false_alarms)
+        alarms = best_of(logits.detach(), nrpn_labels == 0, num_false_alarms)
         sampled = sampled.masked_fill(alarms, 0)
     chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
     loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()

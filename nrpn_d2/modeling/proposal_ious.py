@@ -34,28 +34,20 @@ class ProposalIoUs:
             box2box_transform: of the RPN.
             gt_instances: N ``Instances`` with ``gt_boxes``.
         """
-        self._levels = anchors, deltas
+        self._anchors = anchors
+        self._deltas = deltas
         self._transform = box2box_transform
         self._gt_instances = gt_instances
 
-    # Nothing is prepared before the first question: most losses and miners ask none
-    @cached_property
-    def _anchors(self) -> torch.Tensor:
-        return Boxes.cat(self._levels[0]).tensor  # (R, 4)
-
-    @cached_property
-    def _deltas(self) -> torch.Tensor:
-        return cat([x.detach() for x in self._levels[1]], dim=1)  # (N, R, 4)
-
-    @cached_property
-    def _sizes(self) -> torch.Tensor:
+    @cached_property  # at the first question: most losses and miners ask none
+    def _tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Anchors (R, 4), deltas (N, R, 4), sizes of images (N, 4), objects (N, G, 4)."""
+        anchors = Boxes.cat(self._anchors).tensor
+        deltas = cat([x.detach() for x in self._deltas], dim=1)
         sizes = [(w, h, w, h) for h, w in (gt.image_size for gt in self._gt_instances)]
-        return self._anchors.new_tensor(sizes)  # (N, 4)
-
-    @cached_property
-    def _objects(self) -> torch.Tensor:
-        # (N, G, 4); boxes of zeros fill up, which overlap nothing
-        return pad_sequence([gt.gt_boxes.tensor for gt in self._gt_instances], batch_first=True)
+        objects = [gt.gt_boxes.tensor for gt in self._gt_instances]
+        # Boxes of zeros fill up, which overlap nothing
+        return anchors, deltas, anchors.new_tensor(sizes), pad_sequence(objects, batch_first=True)
 
     @torch.no_grad()
     def of(self, images: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
@@ -67,17 +59,18 @@ class ProposalIoUs:
         Returns:
             (...) float32, 0 in an image without objects.
         """
-        if self._objects.shape[1] == 0:
+        all_anchors, all_deltas, sizes, objects = self._tensors
+        if objects.shape[1] == 0:
             return torch.zeros(images.shape, device=images.device)
-        deltas, boxes = self._deltas[images, anchors], self._anchors[anchors]
+        deltas, boxes = all_deltas[images, anchors], all_anchors[anchors]
         shape = boxes.shape  # (..., 4)
         boxes = self._transform.apply_deltas(deltas.reshape(-1, 4).float(), boxes.reshape(-1, 4))
-        boxes = torch.minimum(boxes.view(shape).clamp(min=0), self._sizes[images])
-        return _iou(boxes[..., None, :], self._objects[images]).amax(dim=-1)  # of (..., G)
+        boxes = torch.minimum(boxes.view(shape).clamp(min=0), sizes[images])
+        return _iou(boxes[..., None, :], objects[images]).amax(dim=-1)  # of (..., G)
 
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """Compute the IoUs at indices (M,) into flattened (N, R) tensors."""
-        num_anchors = len(self._anchors)
+        num_anchors = sum(map(len, self._anchors))
         images = torch.div(indices, num_anchors, rounding_mode="floor")
         return self.of(images, indices % num_anchors)
 

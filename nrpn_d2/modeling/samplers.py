@@ -5,7 +5,6 @@ Shapes: N images, R anchors per image (of all levels). Labels are 1 (object), 0 
 are filled with ``topk`` of a fixed size, so that sampling never waits for a GPU.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +20,8 @@ A registered object is called with ``obj(cfg)`` and returns a callable
 ``sampler(labels, logits, ious, hardness) -> Sample``; all arguments are (N, R). Its attributes:
 
 - ``keeps_all_anchors``: whether nothing is sampled away, which is what focal losses need.
-- ``needs_hardness`` (optional, False): whether the nRPN is to be built. Then hardness is the
-  nRPN's logit of each anchor that it proposes and -inf elsewhere, and None in the warm-up; for
-  other samplers it is always None.
+- ``needs_hardness`` (optional, False): whether the nRPN is to be built. Hardness is its logit of
+  each anchor that it proposes, and -inf elsewhere: everywhere in the warm-up and without it.
 """
 
 
@@ -58,11 +56,12 @@ def pick(priority: Tensor, eligible: Tensor, quota: Tensor, limit: int) -> Tenso
     return torch.zeros_like(eligible).scatter(1, indices, picked)
 
 
-class _Sampler(ABC):
-    """Random positives, then hard negatives, then random negatives.
+@NEGATIVE_SAMPLER_REGISTRY.register()
+class Random:
+    """Random positives and negatives, as in Faster R-CNN (Sec. 3.1.3).
 
     At most ``positive_fraction`` of ``batch_size_per_image`` anchors are positives; negatives fill
-    the rest (Faster R-CNN, Sec. 3.1.3). Subclasses choose the hard ones.
+    the rest. Subclasses choose hard ones first.
     """
 
     keeps_all_anchors = False
@@ -90,13 +89,7 @@ class _Sampler(ABC):
             "hard_fraction": cfg.MODEL.RPN.NEGATIVE_SAMPLER.HARD_FRACTION,
         }
 
-    def __call__(
-        self,
-        labels: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None = None,
-    ) -> Sample:
+    def __call__(self, labels: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor) -> Sample:
         size = self.batch_size_per_image
         positive, background = labels == 1, labels == 0
         quota = positive.sum(1).clamp(max=self.max_positives)
@@ -114,16 +107,11 @@ class _Sampler(ABC):
     def _random(labels: Tensor) -> Tensor:
         return torch.rand(labels.shape, device=labels.device)
 
-    @abstractmethod
     def hard_negatives(
-        self,
-        background: Tensor,
-        quota: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None,
+        self, background: Tensor, quota: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor
     ) -> Tensor:
         """Choose up to ``quota`` (N,) of the ``background`` (N, R) anchors -> (N, R) bool."""
+        return torch.zeros_like(background)
 
     def _hardest(self, priority: Tensor, background: Tensor, quota: Tensor) -> Tensor:
         hard_quota = (quota * self.hard_fraction).long()
@@ -131,56 +119,29 @@ class _Sampler(ABC):
 
 
 @NEGATIVE_SAMPLER_REGISTRY.register()
-class Random(_Sampler):
-    """All negatives are random, as in Faster R-CNN."""
-
-    def hard_negatives(
-        self,
-        background: Tensor,
-        quota: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None,
-    ) -> Tensor:
-        return torch.zeros_like(background)
-
-
-@NEGATIVE_SAMPLER_REGISTRY.register()
-class OHEM(_Sampler):
+class OHEM(Random):
     """The negatives of largest loss, that is of largest logit (Shrivastava et al., 2016)."""
 
     def hard_negatives(
-        self,
-        background: Tensor,
-        quota: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None,
+        self, background: Tensor, quota: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor
     ) -> Tensor:
         return self._hardest(logits.float(), background, quota)
 
 
 @NEGATIVE_SAMPLER_REGISTRY.register()
-class NRPN(_Sampler):
+class NRPN(Random):
     """The negatives that the nRPN proposes, the surest first (paper, Sec. 2.2)."""
 
     needs_hardness = True
 
     def hard_negatives(
-        self,
-        background: Tensor,
-        quota: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None,
+        self, background: Tensor, quota: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor
     ) -> Tensor:
-        if hardness is None:
-            return torch.zeros_like(background)
         return self._hardest(hardness, background, quota)
 
 
 @NEGATIVE_SAMPLER_REGISTRY.register()
-class IoUBalanced(_Sampler):
+class IoUBalanced(Random):
     """Equally many random negatives from each of ``bins`` IoU intervals (Libra R-CNN, Sec. 3.1).
 
     The intervals divide [0, largest IoU of an image's negatives] evenly. What an interval lacks is
@@ -199,12 +160,7 @@ class IoUBalanced(_Sampler):
         return ret
 
     def hard_negatives(
-        self,
-        background: Tensor,
-        quota: Tensor,
-        logits: Tensor,
-        ious: Tensor,
-        hardness: Tensor | None,
+        self, background: Tensor, quota: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor
     ) -> Tensor:
         ious = ious.masked_fill(~background, 0)
         width = ious.max(dim=1, keepdim=True).values.clamp(min=1e-6) / self.bins
@@ -227,7 +183,5 @@ class All:
     def __init__(self, cfg: CfgNode | None = None):
         pass
 
-    def __call__(
-        self, labels: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor | None = None
-    ) -> Sample:
+    def __call__(self, labels: Tensor, logits: Tensor, ious: Tensor, hardness: Tensor) -> Sample:
         return Sample(labels, torch.zeros_like(labels, dtype=torch.bool))

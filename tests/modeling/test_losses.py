@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nrpn_d2 import OBJECTNESS_LOSS_REGISTRY, add_nrpn_config
-from nrpn_d2.modeling.losses import bce, iou_target_loss, overlap_loss, quality_focal_loss
+from nrpn_d2.modeling.losses import IoUTarget, Overlap, QualityFocal, bce
 
 MODES = ("literal", "clamped", "soft")
 
@@ -18,12 +18,12 @@ def logit(p):
     return math.log(p / (1 - p))
 
 
-def loss_and_gradient(fn, p, label, iou, **kwargs):
+def loss_and_gradient(loss, p, label, iou):
     """The loss of one anchor with probability p, and its derivative by the logit."""
     logits = torch.tensor([logit(p)], dtype=torch.float32, requires_grad=True)
-    loss = fn(logits, torch.tensor([label]), torch.tensor([iou]), **kwargs)
-    (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    return loss.item(), gradient.item()
+    value = loss(logits, torch.tensor([label]), torch.tensor([iou]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return value.item(), gradient.item()
 
 
 @pytest.mark.parametrize(
@@ -41,29 +41,29 @@ def loss_and_gradient(fn, p, label, iou, **kwargs):
     ],
 )
 def test_overlap_positive(mode, p, iou, loss, gradient):
-    got = loss_and_gradient(overlap_loss, p, 1, iou, mode=mode)
+    got = loss_and_gradient(Overlap(mode=mode), p, 1, iou)
     assert got == pytest.approx((loss, gradient), abs=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_overlap_negative_is_minus_log_of_one_minus_p(mode):
     # Eq. (1) as printed would give -log p = log 4; p = 0.25 must cost -log 0.75, whatever the IoU
-    got = loss_and_gradient(overlap_loss, 0.25, 0, 0.29, mode=mode)
+    got = loss_and_gradient(Overlap(mode=mode), 0.25, 0, 0.29)
     assert got == pytest.approx((-math.log(0.75), 0.25), abs=1e-6)
 
 
 @given(st.floats(-30, 30), st.floats(0.1, 1))
 def test_literal_has_the_gradient_of_bce(s, iou):
     logits = torch.tensor([s, s], requires_grad=True)
-    labels, ious = torch.tensor([1, 0]), torch.tensor([iou, iou])
-    (literal,) = torch.autograd.grad(overlap_loss(logits, labels, ious, "literal").sum(), logits)
+    labels, ious, loss = torch.tensor([1, 0]), torch.tensor([iou, iou]), Overlap(mode="literal")
+    (literal,) = torch.autograd.grad(loss(logits, labels, ious).sum(), logits)
     (plain,) = torch.autograd.grad(bce(logits, labels).sum(), logits)
     assert torch.equal(literal, plain)
 
 
 @given(st.floats(0.11, 0.99), st.floats(0.11, 0.99))
 def test_clamped_stops_at_iou(p, iou):
-    loss, gradient = loss_and_gradient(overlap_loss, p, 1, iou, mode="clamped")
+    loss, gradient = loss_and_gradient(Overlap(mode="clamped"), p, 1, iou)
     if p > iou + 1e-5:
         assert (loss, gradient) == (0.0, 0.0)
     elif p < iou - 1e-5:
@@ -73,36 +73,35 @@ def test_clamped_stops_at_iou(p, iou):
 
 def test_clamped_gradient_is_zero_at_equality():
     # p = IoU = 0.5 is exact in float32: -log 0.5 + log 0.5 = 0
-    assert loss_and_gradient(overlap_loss, 0.5, 1, 0.5, mode="clamped") == (0.0, 0.0)
+    assert loss_and_gradient(Overlap(mode="clamped"), 0.5, 1, 0.5) == (0.0, 0.0)
 
 
 def test_soft_has_its_minimum_at_iou():
     ious = torch.linspace(0.1, 0.95, 18)
     grid = torch.linspace(0.01, 0.99, 981)  # steps of 0.001
+    soft = Overlap(mode="soft")
     for iou in ious:
-        loss = overlap_loss(torch.logit(grid), torch.ones(981), iou.expand(981), mode="soft")
+        loss = soft(torch.logit(grid), torch.ones(981), iou.expand(981))
         assert grid[loss.argmin()].item() == pytest.approx(iou.item(), abs=1.1e-3)
-        assert loss_and_gradient(overlap_loss, iou.item(), 1, iou.item(), mode="soft")[
-            1
-        ] == pytest.approx(0, abs=1e-6)
+        _, gradient = loss_and_gradient(soft, iou.item(), 1, iou.item())
+        assert gradient == pytest.approx(0, abs=1e-6)
 
 
 def test_iou_is_clamped():
     # IoU 0 counts as min_iou 0.2: -log(0.5 / 0.2) < 0, clamped to 0; literal gives log 0.4
-    assert loss_and_gradient(overlap_loss, 0.5, 1, 0.0, mode="literal", min_iou=0.2)[
-        0
-    ] == pytest.approx(math.log(0.4), abs=1e-6)
+    loss, _ = loss_and_gradient(Overlap(mode="literal", min_iou=0.2), 0.5, 1, 0.0)
+    assert loss == pytest.approx(math.log(0.4), abs=1e-6)
 
 
 def test_unknown_mode():
     with pytest.raises(ValueError, match="'sofd'"):
-        overlap_loss(torch.zeros(1), torch.ones(1), torch.ones(1), mode="sofd")
+        Overlap(mode="sofd")
 
 
 def test_quality_focal():
     # t = 0.8, p = 0.5: |0.3|^2 * log 2;  negative, p = 0.25: 0.25^2 * -log 0.75
     logits = torch.tensor([0.0, logit(0.25)])
-    loss = quality_focal_loss(logits, torch.tensor([1, 0]), torch.tensor([0.8, 0.2]))
+    loss = QualityFocal()(logits, torch.tensor([1, 0]), torch.tensor([0.8, 0.2]))
     expected = [0.09 * math.log(2), 0.0625 * -math.log(0.75)]
     assert loss.tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -123,16 +122,15 @@ def test_quality_focal():
 )
 def test_iou_target(label, iou, near_negatives, stretch, target):
     # Cross-entropy at p = 0.25: -t log 0.25 - (1 - t) log 0.75, with the gradient p - t
-    got = loss_and_gradient(
-        iou_target_loss, 0.25, label, iou, near_negatives=near_negatives, stretch=stretch
-    )
+    loss = IoUTarget(near_negatives=near_negatives, stretch=stretch)
+    got = loss_and_gradient(loss, 0.25, label, iou)
     loss = -target * math.log(0.25) - (1 - target) * math.log(0.75)
     assert got == pytest.approx((loss, 0.25 - target), abs=1e-5)
 
 
 def test_no_gradient_into_the_iou():
     ious = torch.tensor([0.5], requires_grad=True)
-    assert not iou_target_loss(torch.zeros(1), torch.ones(1), ious).requires_grad
+    assert not IoUTarget()(torch.zeros(1), torch.ones(1), ious).requires_grad
 
 
 def make(name, **options):

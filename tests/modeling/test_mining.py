@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nrpn_d2.modeling import mining
-from nrpn_d2.modeling.mining import false_alarms, false_positives, hard_negatives, nrpn_labels
+from nrpn_d2.modeling.mining import false_positives, hard_negatives
 
 INF = float("inf")
 
@@ -73,22 +73,6 @@ def test_overestimates():
         scores.logit(), labels, ious, select=mining.overestimate_topk, topk=2, iou=0.2
     )
     assert found.tolist() == [[False, True, True, False]]
-
-
-def test_false_alarms():
-    # Of the anchors that are neither mined (1) nor ignored (-1), the two best-scored
-    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
-    labels = torch.tensor([[1, 0, -1, 0, 0], [1, 1, 1, -1, 0]])
-    alarms = false_alarms(logits, labels, 2)
-    assert alarms.tolist() == [[False, True, False, True, False], [False] * 4 + [True]]
-
-
-def test_nrpn_labels():
-    labels = torch.tensor([[1, 0, 0, -1]], dtype=torch.int8)
-    found = torch.tensor([[False, True, False, False]])
-    # an object is background to the nRPN, a false positive its object, ignored stays ignored
-    assert nrpn_labels(labels, found).tolist() == [[0, 1, 0, -1]]
-    assert labels.tolist() == [[1, 0, 0, -1]]
 
 
 def naive_proposals(scores, labels, boxes, pre_nms_topk, nms_thresh):

@@ -85,10 +85,10 @@ def test_hard_ones_are_the_hardest(data, size, hard_fraction):
             assert sample.hard[i].nonzero().flatten().tolist() == sorted(expected)
 
 
-def test_nrpn_without_hardness_is_random():
+def test_nrpn_without_proposals_is_random():
     labels = torch.zeros(1, 50, dtype=torch.int8)
     sampler = NRPN(batch_size_per_image=10, positive_fraction=0.5, hard_fraction=1.0)
-    sample = sampler(labels, labels.float(), labels.float(), None)
+    sample = sampler(labels, labels.float(), labels.float(), torch.full((1, 50), -INF))
     assert not sample.hard.any() and (sample.labels == 0).sum() == 10
 
 
@@ -99,7 +99,7 @@ def test_iou_balanced_intervals():
     labels = torch.tensor([[0] * 31 + [1]])
     sampler = IoUBalanced(bins=3, batch_size_per_image=6, positive_fraction=0, hard_fraction=0)
     for _ in range(20):
-        sampled = sampler(labels, ious, ious).labels[0]
+        sampled = sampler(labels, ious, ious, ious).labels[0]
         low, middle, high = (sampled[:20] == 0).sum(), (sampled[20:30] == 0).sum(), sampled[30] == 0
         assert high and low >= 2 and middle >= 2 and low + middle == 5
 
@@ -107,7 +107,7 @@ def test_iou_balanced_intervals():
 def test_iou_balanced_without_overlap():
     labels = torch.zeros(1, 30)
     sampler = IoUBalanced(bins=3, batch_size_per_image=9, positive_fraction=0.5)
-    assert (sampler(labels, labels, labels).labels == 0).sum() == 9
+    assert (sampler(labels, labels, labels, labels).labels == 0).sum() == 9
 
 
 @pytest.mark.parametrize("num_pos, num_neg", [(3, 60), (40, 60), (40, 5), (0, 60), (3, 0)])
@@ -118,7 +118,7 @@ def test_random_is_distributed_as_detectron2s(num_pos, num_neg):
     torch.manual_seed(0)
     sampler = Random(batch_size_per_image=size, positive_fraction=0.5)
     batch = labels.expand(trials, -1)
-    sampled = sampler(batch, batch.float(), batch.float()).labels
+    sampled = sampler(batch, *[batch.float()] * 3).labels
     ours = (sampled >= 0).sum(0)
     theirs = torch.zeros_like(ours)
     for _ in range(trials):
@@ -142,7 +142,7 @@ def test_pick_on_ties_and_infinities():
 
 def test_all_keeps_every_label():
     labels = torch.tensor([[1, 0, -1, 0]])
-    sample = All()(labels, None, None)
+    sample = All()(labels, None, None, None)
     assert torch.equal(sample.labels, labels) and not sample.hard.any()
 
 
