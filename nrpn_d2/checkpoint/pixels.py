@@ -93,12 +93,10 @@ def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
     Raises:
         ValueError: naming the keys that say something else.
     """
-    defaults = Pixels.of_config(get_cfg())
     current = Pixels.of_config(cfg)
-    differing = pixels.differing_keys(current)
-    chosen = current.differing_keys(defaults)
-    raise_if_different(pixels, current, path, set(differing) & set(chosen))
-    for name, key in differing.items():
+    chosen = current.differing_keys(Pixels.of_config(get_cfg()))
+    raise_if_different(pixels, current, path, chosen)
+    for name, key in pixels.differing_keys(current).items():
         value = getattr(pixels, name)
         cfg.merge_from_list([key, value])
         logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)

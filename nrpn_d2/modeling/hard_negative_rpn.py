@@ -192,8 +192,19 @@ class HardNegativeRPN(RPN):
             if self.fp_by == "proposal":
                 fp_ious = proposal_ious.of_best(rpn_logits, self.num_candidates)
             is_fp = self.find_false_positives(rpn_logits, labels, fp_ious)
-            nrpn_logits, losses["loss_nrpn_cls"] = self.train_nrpn(images, features, labels, is_fp)
-            if nrpn_logits is not None:
+            if get_event_storage().iter < self.warmup_iters:
+                losses["loss_nrpn_cls"] = self.negative_rpn.zero()
+            else:
+                nrpn_logits = self.negative_rpn(images, features)
+                losses["loss_nrpn_cls"] = nrpn_loss(
+                    nrpn_logits,
+                    labels,
+                    is_fp,
+                    self.nrpn_sampler,
+                    loss_weight=self.nrpn_loss_weight,
+                    num_false_alarms=self.num_false_alarms,
+                )
+                nrpn_logits = nrpn_logits.detach()
                 if self.fp_by == "proposal":
                     near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
                     eligible = labels.masked_fill(near, -1)
@@ -203,22 +214,6 @@ class HardNegativeRPN(RPN):
         if self.negative_rpn is not None:
             log_exchange(rpn_logits, nrpn_logits, labels, is_fp, sample.hard)
         return losses
-
-    def train_nrpn(
-        self,
-        images: ImageList,
-        features: dict[str, torch.Tensor],
-        labels: torch.Tensor,
-        is_fp: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Return the nRPN's (N, R) logits, or None during the warm-up, and its loss."""
-        if get_event_storage().iter < self.warmup_iters:
-            return None, self.negative_rpn.zero()
-        logits = self.negative_rpn(images, features)
-        loss = nrpn_loss(
-            logits, labels, is_fp, self.nrpn_sampler, self.nrpn_loss_weight, self.num_false_alarms
-        )
-        return logits.detach(), loss
 
     def losses(
         self,

@@ -37,9 +37,9 @@ SCHEDULE = {  # 24 iterations; checkpoints every 2, evaluations every 6; the nRP
 
 SHORT = {
     **SCHEDULE,
-    "SOLVER__MAX_ITER": 6,
+    "SOLVER__MAX_ITER": 4,
     "SOLVER__CHECKPOINTS_TO_KEEP": 1,
-    "TEST__EVAL_PERIOD": 4,
+    "TEST__EVAL_PERIOD": 2,
 }
 
 
@@ -131,8 +131,8 @@ def test_killed_before_each_file_operation(tmp_path, process_environment):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     runs = int(result.stdout.splitlines()[-1])
-    # 4 checkpoints and the file that names the last one; 2 best checkpoints; two operations each
-    assert runs >= 4 * 4 + 2 * 2
+    # 3 checkpoints and the file that names the last one; 2 best checkpoints; two operations each
+    assert runs >= 3 * 4 + 2 * 2
     for run in range(runs):
         assert_same_run(tmp_path / f"run{run}", tmp_path / "undisturbed")
 

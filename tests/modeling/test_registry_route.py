@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
-
-import pytest
 
 PROJECT = """
 import torch
@@ -23,7 +20,6 @@ DatasetCatalog.register("mine", lambda: [record] * 4)
 
 cfg = get_cfg()
 nrpn_d2.add_nrpn_config(cfg)
-cfg.MODEL.META_ARCHITECTURE = "{meta_architecture}"
 cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
 cfg.MODEL.BACKBONE.FREEZE_AT = 0
 cfg.MODEL.RESNETS.DEPTH = 18
@@ -55,14 +51,12 @@ print("trained", type(trainer.model.proposal_generator).__name__)
 """
 
 
-@pytest.mark.parametrize("meta_architecture", ["GeneralizedRCNN", "ProposalNetwork"])
-def test_another_project(tmp_path, meta_architecture):
+def test_another_project(tmp_path):
     import nrpn_d2
 
     root = nrpn_d2.__path__[0].rsplit("/", 1)[0]
-    code = textwrap.dedent(PROJECT).replace("{meta_architecture}", meta_architecture)
     result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}"],
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{PROJECT}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
