@@ -25,9 +25,9 @@ _OPTIONS = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
-# Strides are measured with an image of this height and width. The ratio of the two tells a map
-# (C, H, W) from one (H, W, C), which Swin Transformers have
-_HEIGHT, _WIDTH = 288, 480
+# Their feature maps are (N, H, W, C)
+_CHANNELS_LAST = torchvision.models.SwinTransformer
+_HEIGHT, _WIDTH = 288, 480  # of the image with which strides are measured
 
 
 class LayerShape(NamedTuple):
@@ -38,13 +38,11 @@ class LayerShape(NamedTuple):
         stride: of the image, rounded to a power of two.
         is_exact: whether the stride is that without rounding. Layers without padding (AlexNet,
             SqueezeNet, Inception) give maps that are a little too small.
-        channels_last: whether the map is (N, H, W, C).
     """
 
     channels: int
     stride: int
     is_exact: bool
-    channels_last: bool
 
 
 class TorchvisionBackbone(Backbone):
@@ -94,7 +92,7 @@ class TorchvisionBackbone(Backbone):
         wanted = {feature: shapes[last[feature]] for feature in self._out_features}
         self._out_feature_strides = {f: shape.stride for f, shape in wanted.items()}
         self._out_feature_channels = {f: shape.channels for f, shape in wanted.items()}
-        self._channels_last = {f for f, shape in wanted.items() if shape.channels_last}
+        self._channels_last = isinstance(net, _CHANNELS_LAST)
         self._feature_of = {layers[last[feature]][0]: feature for feature in self._out_features}
         self.has_exact_strides = all(shape.is_exact for shape in wanted.values())
 
@@ -131,8 +129,7 @@ class TorchvisionBackbone(Backbone):
             feature = self._feature_of.get(path)
             if feature is not None:
                 # (N, H, W, C) -> (N, C, H, W)
-                last = feature in self._channels_last
-                outputs[feature] = x.permute(0, 3, 1, 2).contiguous() if last else x
+                outputs[feature] = x.permute(0, 3, 1, 2).contiguous() if self._channels_last else x
         return outputs
 
 
@@ -188,14 +185,11 @@ def layer_shapes(net: nn.Module) -> list[LayerShape]:
         x = torch.empty(1, 3, _HEIGHT, _WIDTH)
         for _, layer in trunk_layers(copy.deepcopy(net).to("meta").eval()):
             x = layer(x)
-            _, a, b, c = x.shape
-            # H / W is 0.6. (C, H, W) is what fits it better, or (H, W, C)
-            ratio = _HEIGHT / _WIDTH
-            channels_last = abs(a / b - ratio) < abs(b / c - ratio)
-            channels, height, width = (c, a, b) if channels_last else (a, b, c)
+            shape = x.permute(0, 3, 1, 2).shape if isinstance(net, _CHANNELS_LAST) else x.shape
+            _, channels, height, width = shape
             stride = 2 ** round(math.log2(_HEIGHT / height))
             is_exact = (height * stride, width * stride) == (_HEIGHT, _WIDTH)
-            shapes.append(LayerShape(channels, stride, is_exact, channels_last))
+            shapes.append(LayerShape(channels, stride, is_exact))
     return shapes
 
 
