@@ -7,6 +7,8 @@ coco.py          COCO's JSON -> records (Detectron2's dataset dicts)
 yolo.py          data.yaml and text files -> records
 voc/             folders in VOC layout -> records
 shapes/          the folder of the embedded dataset
+folds.py         parts of a dataset for cross-validation
+corrections.py   objects that were found to lack a label, added to a copy of their dataset
 reading.py, faults.py, image_header.py   what the readers of all formats share
 anchors/         which objects the anchors reach; anchors that fit them
 inspection/      what is wrong with a dataset that could be read, and what it consists of

@@ -11,6 +11,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
 from .coco import coco_datasets
 from .faults import DatasetError, check_class_names, show
+from .folds import fold_dataset
 from .reading import Dataset
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
 from .voc.reader import read_voc, voc_dataset, voc_datasets, voc_on_error
@@ -71,7 +72,7 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
     folders VOC2007 and VOC2012 below ``$DETECTRON2_DATASETS`` (default: "datasets"), the same
     that Detectron2's ``voc_2007_*`` read. ``shapes_{train,test}`` are made on first use in the
     folder shapes beside them. With a config, the user's own data, ``DATASETS.OWN`` and
-    ``DATASETS.VOC_ROOT``, are registered, too.
+    ``DATASETS.VOC_ROOT``, are registered, too, and the folds that it names (folds.py).
 
     Raises:
         DatasetError: the config's data have no known format, or a name is taken.
@@ -89,6 +90,10 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
     if cfg is not None:
         for name, dataset in _own_datasets(cfg.DATASETS).items():
             _register(name, dataset)
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            fold = fold_dataset(name) if name not in DatasetCatalog or name in _registered else None
+            if fold:
+                _register(name, fold)
 
 
 def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:

@@ -59,8 +59,13 @@ def coco_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[st
     path, root = paths[0], paths[1] if len(paths) == 2 else os.path.dirname(paths[0]) or "."
     categories = _categories(path, _load(path))
     load = functools.partial(read_coco, path, root, settings.ON_ERROR)
-    names = [category["name"] for category in categories]
-    return {name: Dataset(load, {"thing_classes": names, **keypoint_metadata(categories)})}
+    metadata = {
+        "thing_classes": [category["name"] for category in categories],
+        "json_file": path,
+        "image_root": root,
+        **keypoint_metadata(categories),
+    }
+    return {name: Dataset(load, metadata)}
 
 
 def read_coco(path: str, root: str, on_error: str = "error") -> list[dict[str, Any]]:

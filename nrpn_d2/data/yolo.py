@@ -28,8 +28,8 @@ from .reading import (
     stays_inside,
 )
 
-_SPLITS = ("train", "val", "test")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _MAX_LABEL_BYTES = 16 * 2**20
 _MAX_LIST_BYTES = 64 * 2**20
 # Files have six digits, as a rule: x and width, each rounded to 5e-7 of the image, make an edge
@@ -47,11 +47,11 @@ def yolo_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[st
         DatasetError: the file is no data.yaml, or leads out of its folder.
     """
     path = paths[0]
-    content = _load(path)
+    content = load_data_yaml(path)
     class_names = _class_names(path, content)
     root = paths[1] if len(paths) == 2 else _root(path, content.get("path"))
     datasets = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         places = content.get(split)
         if places:
             places = [places] if isinstance(places, str) else places
@@ -60,9 +60,10 @@ def yolo_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[st
             load = functools.partial(
                 read_yolo, f"{path}: {split}", root, places, class_names, settings.ON_ERROR
             )
-            datasets[f"{name}_{split}"] = Dataset(load, {"thing_classes": class_names})
+            metadata = {"thing_classes": class_names, "yaml_file": path, "dirname": root}
+            datasets[f"{name}_{split}"] = Dataset(load, metadata)
     if not datasets:
-        raise DatasetError(f"{path}: it has none of {', '.join(_SPLITS)}; add the one you need")
+        raise DatasetError(f"{path}: it has none of {', '.join(SPLITS)}; add the one you need")
     return datasets
 
 
@@ -87,7 +88,7 @@ def read_yolo(
     files: dict[str, list[str]] = {}  # path without suffix -> images, relative to root
     faults: list[DatasetError] = []
     for place in places:
-        for file in _list_images(source, root, _relative(source, root, place), faults):
+        for file in _list_images(source, root, place_below(source, root, place), faults):
             same_label = files.setdefault(os.path.splitext(file)[0], [])
             if file in same_label:
                 message = f"{source}: {file} is listed twice; delete one of the two"
@@ -100,7 +101,7 @@ def read_yolo(
     return read_records(read_one, list(files.items()), source, on_error, faults)
 
 
-def _load(path: str) -> dict[str, Any]:
+def load_data_yaml(path: str) -> dict[str, Any]:
     try:
         content = load_yaml(path)
     except ValueError as error:
@@ -142,7 +143,7 @@ def _root(path: str, given: Any) -> str:
     return root
 
 
-def _relative(source: str, root: str, place: Any) -> str:
+def place_below(source: str, root: str, place: Any) -> str:
     """Return a place relative to the root, "" for itself.
 
     ".." at the start is left out: some tools write "../train/images" for "train/images".
@@ -159,7 +160,7 @@ def _list_images(source: str, root: str, place: str, faults: list[DatasetError])
     """Yield the images of a folder, sorted, or of a list, relative to the root."""
     path = os.path.join(root, place)
     if os.path.isdir(path):
-        yield from sorted(posixpath.join(place, file) for file in image_files(path, _SUFFIXES))
+        yield from sorted(posixpath.join(place, file) for file in image_files(path, SUFFIXES))
         return
     if not place.endswith(".txt"):
         raise DatasetError(f"{path}: there is no such folder ({source}); correct the path")
@@ -173,14 +174,14 @@ def _list_images(source: str, root: str, place: str, faults: list[DatasetError])
         # "./images/a.jpg" starts from the list's own folder, as in ultralytics
         inner = os.path.join(os.path.dirname(place), line[2:]) if line.startswith("./") else line
         try:
-            yield _relative(f"{path}: line {number}", root, inner)
+            yield place_below(f"{path}: line {number}", root, inner)
         except DatasetError as error:
             faults.append(error)
 
 
 def _read_image(root: str, num_classes: int, named: tuple[str, Sequence[str]]) -> ReadImage:
     stem, files = named
-    label = os.path.join(root, _label_file(stem))
+    label = os.path.join(root, label_file(stem))
     has_label = os.path.lexists(label)
     path = os.path.join(root, files[0])
     if len(files) > 1:
@@ -198,7 +199,7 @@ def _read_image(root: str, num_classes: int, named: tuple[str, Sequence[str]]) -
     return ReadImage(make_record(path, stem, size, annotations), has_label, faults)
 
 
-def _label_file(stem: str) -> str:
+def label_file(stem: str) -> str:
     """Return the path of a label: the last folder "images" becomes "labels"."""
     *folders, name = stem.split("/")
     if "images" in folders:
