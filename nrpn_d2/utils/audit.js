@@ -23,7 +23,7 @@ function update() {
   const count = (decision) => cards.filter((card) => chosen(card) === decision).length;
   for (const card of cards) card.dataset.decision = chosen(card);
   said.textContent = `${cards.length - count("")} of ${cards.length} decided: ` +
-    `${count("object")} objects, ${count("background")} background, ${count("ignore")} ignored`;
+    ["object", "background", "ignore"].map((name) => `${name} ${count(name)}`).join(", ");
 }
 
 function save() {

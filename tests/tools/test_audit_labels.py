@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from types import SimpleNamespace
 
 import audit_labels
 import pytest
@@ -10,7 +12,6 @@ from detectron2.data import DatasetCatalog
 from small_detectors import detector_cfg, trained
 from voc_folder import write_voc_folder
 
-from nrpn_d2.data import register_datasets
 from nrpn_d2.engine.defaults import build_cfg
 from nrpn_d2.evaluation.audit import Candidate
 from nrpn_d2.evaluation.audit_page import write_candidates, write_sheet
@@ -77,7 +78,10 @@ def test_decide_reload_export_and_apply(sheet, own, width):
         page.keyboard.press("j")
         page.keyboard.press("b")
         page.reload()
-        assert "2 objects, 1 background, 1 ignored" in page.locator("output").inner_text()
+        assert (
+            "4 of 4 decided: object 2, background 1, ignore 1"
+            in page.locator("output").inner_text()
+        )
         assert cards.nth(2).locator("select").input_value() == "cat"
         cards.nth(2).locator("select").select_option(HOSTILE)
         with page.expect_download() as download:
@@ -92,3 +96,45 @@ def test_decide_reload_export_and_apply(sheet, own, width):
     assert [(a["category_id"], a["difficult"]) for a in first] == [(0, 0), (0, 0)]
     assert [(a["category_id"], a["difficult"]) for a in second] == [(1, 1), (1, 0)]
     assert second[0]["bbox"] == [10, 5, 20, 15]
+
+
+@pytest.fixture
+def detector(own, tmp_path):
+    """A model of random weights: the words of its config and the path of its checkpoint."""
+    cfg = detector_cfg("vgg", MODEL__ROI_HEADS__NUM_CLASSES=2, DATASETS__TRAIN="('own_train',)")
+    config, (_, weights) = trained(cfg, tmp_path / "model")
+    return [*config, *own], weights
+
+
+def test_models_judge_together(detector, tmp_path):
+    words, weights = detector
+    models = f"{weights},{shutil.copy(weights, tmp_path / 'copy.pth')}"
+    audit(*words, "--models", models, "--output", tmp_path / "out", "--top", 5)
+    rows = json.loads((tmp_path / "out" / "candidates.json").read_text())
+    assert len(rows) > 5 and {row["agreement"] for row in rows} == {1}
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert (tmp_path / "out" / "audit.html").read_text().count('class="candidate"') == 5
+
+
+def test_each_fold_judges_what_it_did_not_see(detector, tmp_path, monkeypatch):
+    words, weights = detector
+    commands = []
+
+    def train(command):
+        folder = command[command.index("OUTPUT_DIR") + 1]
+        commands.append(command)
+        (tmp_path / "out" / folder).mkdir()
+        shutil.copy(weights, f"{folder}/model_final.pth")
+        return SimpleNamespace(returncode=len(commands) == 2)
+
+    monkeypatch.setattr(audit_labels.subprocess, "run", train)
+    flags = [*words, "--folds", 2, "--output", tmp_path / "out", "--num-gpus", 0]
+    with pytest.raises(SystemExit, match="fold 1 was not trained"):
+        audit(*flags)
+    (tmp_path / "out" / "fold1of2" / "model_final.pth").unlink()
+    (tmp_path / "out" / "fold1of2").rmdir()
+    audit(*flags)
+    trained_on = [c[c.index("DATASETS.TRAIN") + 1] for c in commands]
+    assert trained_on == [f"('own_train_without{n}of2',)" for n in (0, 1, 1)]
+    rows = json.loads((tmp_path / "out" / "candidates.json").read_text())
+    assert len({row["image_id"] for row in rows}) == 2 and {row["agreement"] for row in rows} == {1}
