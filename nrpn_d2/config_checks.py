@@ -2,8 +2,8 @@
 what it must be.
 
 ``check_nrpn_config`` covers every key of nrpn_d2, and those of Detectron2 that it relies on.
-``check_rpn_config``, the part that an RPN reads, also runs when one is built: another project may
-call nothing else.
+``check_rpn``, the part that an RPN reads, also runs when one is built: another project may call
+nothing else.
 """
 
 import functools
@@ -105,14 +105,8 @@ _TRAINING_RULES = _OUTPUT_DIR | {
 
 def check_nrpn_config(cfg: CfgNode) -> None:
     """Check that the values of nrpn_d2's keys are in range."""
-    check_rpn_config(cfg)
-    _check(cfg, _OTHER_RULES)
+    _check(cfg, _RPN_RULES | _OTHER_RULES)
     _check_vgg(cfg)
-
-
-def check_rpn_config(cfg: CfgNode) -> None:
-    """Check what an RPN and an nRPN read."""
-    _check(cfg, _RPN_RULES)
 
 
 def check_run_config(cfg: CfgNode, eval_only: bool) -> None:
@@ -134,12 +128,13 @@ def check_false_positive_iou(cfg: CfgNode) -> None:
         )
 
 
-def check_features(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
-    """Check that the backbone has the feature maps that the networks read, and the anchors.
+def check_rpn(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
+    """Check what an RPN and an nRPN read, and that the backbone and the anchors have their maps.
 
     Args:
         input_shape: the backbone's feature maps by name.
     """
+    _check(cfg, _RPN_RULES)
     rule = Rule(
         lambda v: len(v) and set(v) <= set(input_shape),
         f"names of the backbone's feature maps: {', '.join(input_shape)}",

@@ -138,12 +138,11 @@ def differences(incompatible: _IncompatibleKeys) -> list[str]:
     Args:
         incompatible: what ``DetectionCheckpointer._load_model`` returns.
     """
-    shapes = incompatible.incorrect_shapes
-    problems = [f"{k}: {saved} in the checkpoint, {own} in the model" for k, saved, own in shapes]
-    mismatched = {k for k, _, _ in shapes}  # to torch, they are missing
-    missing = [k for k in incompatible.missing_keys if k not in mismatched]
-    problems += [f"{k}: not in the checkpoint" for k in missing]
-    return problems + [f"{k}: not in the model" for k in incompatible.unexpected_keys]
+    problems = dict.fromkeys(incompatible.missing_keys, "not in the checkpoint")
+    problems |= dict.fromkeys(incompatible.unexpected_keys, "not in the model")
+    for name, saved, own in incompatible.incorrect_shapes:  # missing, too, to torch
+        problems[name] = f"{saved} in the checkpoint, {own} in the model"
+    return [f"{name}: {problem}" for name, problem in problems.items()]
 
 
 class NRPNCheckpointer(DetectionCheckpointer):

@@ -9,9 +9,7 @@ into a model, a module sees its own part only, the nRPN nothing of ``backbone.*`
 A model without a second backbone, a VGG and a network of torchvision is loaded as before.
 """
 
-import functools
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -20,7 +18,6 @@ from fvcore.common.checkpoint import _strip_prefix_if_present
 from torch import Tensor, nn
 
 from ..modeling.negative_rpn import NegativeRPN, strip_old_suffix
-from ..modeling.torchvision_backbone import TorchvisionBackbone
 from ..modeling.vgg import VGG
 from .imagenet_weights import is_imagenet_vgg, place_imagenet_vgg
 from .torchvision_weights import place_torchvision_weights
@@ -60,18 +57,12 @@ def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) ->
     model = checkpointer.model
     nrpn = getattr(getattr(model, "proposal_generator", None), "negative_rpn", None)
     has_second_backbone = isinstance(nrpn, NegativeRPN) and nrpn.backbone is not None
-    has_vgg, has_torchvision = (
-        any(isinstance(module, kind) for module in model.modules())
-        for kind in (VGG, TorchvisionBackbone)
-    )
-    if not (has_second_backbone or has_vgg or has_torchvision):
-        return
+    has_vgg = any(isinstance(module, VGG) for module in model.modules())
     checkpointer._convert_ndarray_to_tensor(checkpoint["model"])
     _strip_prefix_if_present(checkpoint["model"], "module.")  # of DistributedDataParallel
     if has_vgg and is_imagenet_vgg(checkpoint["model"]):
         place_imagenet_vgg(model, checkpoint["model"])
-    elif has_torchvision:
-        place_torchvision_weights(model, checkpoint["model"])
+    place_torchvision_weights(model, checkpoint["model"])
     if not has_second_backbone:
         return
     strip_old_suffix(checkpoint["model"], NRPN_PREFIX)
@@ -85,13 +76,12 @@ def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) ->
         )
 
 
-def _prepared(load_model: Callable) -> Callable:
-    @functools.wraps(load_model)
-    def _load_model(self, checkpoint: dict[str, Any]):
-        _prepare(self, checkpoint)
-        return load_model(self, checkpoint)
-
-    return _load_model
+_detectron2s = DetectionCheckpointer._load_model
 
 
-DetectionCheckpointer._load_model = _prepared(DetectionCheckpointer._load_model)
+def _load_model(self: DetectionCheckpointer, checkpoint: dict[str, Any]) -> Any:
+    _prepare(self, checkpoint)
+    return _detectron2s(self, checkpoint)
+
+
+DetectionCheckpointer._load_model = _load_model

@@ -21,15 +21,15 @@ from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
 from ..config_checks import (
     check_false_positive_iou,
-    check_features,
     check_loss_and_sampler,
     check_loss_weight,
-    check_rpn_config,
+    check_rpn,
     registered,
 )
 from .events import log_exchange
@@ -37,7 +37,7 @@ from .ignored import set_all_ignored_aside
 from .labels import label_anchors, mean_positives, withhold_ignored
 from .losses import OBJECTNESS_LOSS_REGISTRY
 from .mining import false_positives, hard_negatives
-from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss, to_proposals
+from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss
 from .proposal_ious import ProposalIoUs
 from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
@@ -107,8 +107,7 @@ class HardNegativeRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        check_rpn_config(cfg)
-        check_features(cfg, input_shape)
+        check_rpn(cfg, input_shape)
         loss = registered(cfg, "MODEL.RPN.OBJECTNESS_LOSS.NAME", OBJECTNESS_LOSS_REGISTRY)(cfg)
         sampler = registered(cfg, "MODEL.RPN.NEGATIVE_SAMPLER.NAME", NEGATIVE_SAMPLER_REGISTRY)(cfg)
         ret = super().from_config(cfg, input_shape)
@@ -271,4 +270,7 @@ class HardNegativeRPN(RPN):
         anchors = Boxes.cat(self.anchor_generator([features[f] for f in self.in_features])).tensor
         nrpn_logits = self.negative_rpn(images, features)
         kept = self.propose_hard_negatives(nrpn_logits, torch.zeros_like(nrpn_logits), anchors)
-        return to_proposals(kept, anchors, images.image_sizes)
+        boxes, count = [anchors.expand(len(kept), -1, -1)], len(anchors)  # one level, no limit
+        return find_top_rpn_proposals(
+            boxes, [kept], images.image_sizes, 1.0, count, count, 0, training=False
+        )

@@ -3,7 +3,6 @@
 Shapes: N images, A anchors per cell, (Hi, Wi) the size of feature map i, R anchors in all.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.modeling import build_anchor_generator, build_backbone
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList
 from torch import nn
 
 from ..config_checks import registered
@@ -143,25 +142,6 @@ def nrpn_loss(
     chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
     loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()
     return loss * (loss_weight / (sampler.batch_size_per_image * len(labels)))
-
-
-def to_proposals(
-    logits: torch.Tensor, anchors: torch.Tensor, image_sizes: Sequence[tuple[int, int]]
-) -> list[Instances]:
-    """Return the proposed anchors of N images as Detectron2's proposals, best first.
-
-    Args:
-        logits: (N, R), -inf where an anchor is not proposed.
-        anchors: (R, 4), XYXY.
-    """
-    proposals = []
-    for of_image, image_size in zip(logits, image_sizes):
-        order = of_image.argsort(descending=True)[: int((of_image > -float("inf")).sum())]
-        boxes = Boxes(anchors[order])
-        boxes.clip(image_size)
-        fields = {"proposal_boxes": boxes, "objectness_logits": of_image[order]}
-        proposals.append(Instances(image_size, **fields))
-    return proposals
 
 
 def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:

@@ -36,17 +36,16 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
             values of another type.
     """
     try:
-        cfg.merge_from_file(path, allow_unsafe=False)
+        return cfg.merge_from_file(path, allow_unsafe=False)
     except RecursionError:
-        raise ValueError(f"{path}: its _BASE_ leads back to itself; correct _BASE_") from None
+        reason = "its _BASE_ leads back to itself; correct _BASE_"
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); is it a config file?") from None
+        reason = f"not UTF-8 text ({error}); is it a config file?"
     except yaml.YAMLError as error:
-        message = "invalid YAML (tabs and Python objects are refused, too)"
-        raise ValueError(f"{path}: {message}:\n{error}") from None
+        reason = f"invalid YAML (tabs and Python objects are refused, too):\n{error}"
     except (TypeError, AttributeError):
-        message = "it must consist of sections and lines KEY: VALUE, none of them empty"
-        raise ValueError(f"{path}: {message}") from None
+        reason = "it must consist of sections and lines KEY: VALUE, none of them empty"
     except (AssertionError, KeyError, OSError, ValueError) as error:
-        reason = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
-        raise ValueError(f"{path}: {reason}; correct the file or its name") from None
+        message = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
+        reason = f"{message}; correct the file or its name"
+    raise ValueError(f"{path}: {reason}")

@@ -18,7 +18,7 @@ def test_propose_negatives():
     for found, of_image in zip(proposals, logits):
         scores = found.objectness_logits
         assert torch.equal(scores, scores.sort(descending=True).values) and len(found) > 5
-        assert scores[0] == of_image.max()
+        assert torch.isin(scores, of_image).all() and scores.isfinite().all()
         boxes = found.proposal_boxes
         height, width = found.image_size
         assert boxes.tensor.min() >= 0
