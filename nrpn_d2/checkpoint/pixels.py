@@ -47,10 +47,6 @@ class Pixels:
 
         return {name: key for name, key in self.KEYS.items() if differs(name)}
 
-    @classmethod
-    def from_checkpoint(cls, saved: dict[str, Any]) -> "Pixels":
-        return cls(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))
-
 
 KINDS = {name: Pixels.of_torchvision(entry) for name, entry in TORCHVISION.items()}
 KINDS["caffe"] = Pixels("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
@@ -75,7 +71,8 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
             "those of other weights cannot be chosen"
         )
     if "pixels" in checkpoint:
-        return Pixels.from_checkpoint(checkpoint["pixels"])
+        saved = checkpoint["pixels"]
+        return Pixels(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))
     if not is_imagenet_vgg(checkpoint["model"]):
         entry = torchvision_files().get(os.path.basename(path))
         return Pixels.of_torchvision(entry) if entry else None

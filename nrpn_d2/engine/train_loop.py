@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Raised by all processes together, before the optimizer's step."""
+    """Raised by all processes together, before the optimizer's step.
+
+    The message is what this process has to do with it, empty if it is another's fault.
+    """
 
 
 def rpns_of(model: nn.Module) -> list[RPN]:
@@ -58,9 +61,7 @@ class FiniteLosses:
     the optimizer's step. Gradients that overflow from finite losses are the gradient scaler's task.
 
     Attributes:
-        batch: the input of the last step, which an error names.
-        losses (dict[str, float]): of the step that was not finite, in this process.
-        at_fault: whether it was this process whose losses were not finite.
+        batch: the input of the last step.
     """
 
     def __init__(self, model: nn.Module, *args: Any):
@@ -68,8 +69,6 @@ class FiniteLosses:
         self._rpns = rpns_of(model)
         self._prediction_errors: list[FloatingPointError] = []
         self.batch: list[dict[str, Any]] = []
-        self.losses: dict[str, float] = {}
-        self.at_fault = False
 
     def _remember(self, model: nn.Module, args: tuple) -> None:
         self.batch = args[0]
@@ -95,10 +94,19 @@ class FiniteLosses:
         on_host = torch.cat([losses, torch.stack([at_fault, in_any])]).cpu()
         losses, (at_fault, in_any) = on_host[:-2], on_host[-2:].tolist()
         if in_any:
-            self.at_fault = bool(at_fault)
-            self.losses = dict(zip(loss_dict, losses.tolist()))
-            raise NonFiniteLoss("; ".join(str(e) for e in self._prediction_errors))
+            report = self._report(dict(zip(loss_dict, losses.tolist())))
+            raise NonFiniteLoss(report if at_fault else "")
         super()._write_metrics(dict(zip(loss_dict, losses)), *args, **kwargs)
+
+    def _report(self, losses: dict[str, float]) -> str:
+        parts = [f"{name} {value:.4g}" for name, value in losses.items()]
+        parts += map(str, self._prediction_errors)
+        weights = getattr(self.model, "module", self.model).named_parameters()  # without DDP
+        broken = [name for name, weight in weights if not weight.isfinite().all()]
+        if broken:
+            parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
+        images = [str(x.get("file_name", x.get("image_id", "?"))) for x in self.batch]
+        return f"rank {comm.get_rank()}: {', '.join(parts)}; images: {', '.join(images)}"
 
 
 class FiniteTrainer(FiniteLosses, SimpleTrainer):

@@ -141,23 +141,9 @@ class Trainer(DefaultTrainer):
         try:
             self._trainer.run_step()
         except NonFiniteLoss as error:
-            reports = [r for r in comm.all_gather(self._report_fault(error)) if r]
+            reports = [r for r in comm.all_gather(str(error)) if r]
             message = f"Iteration {self.iter}: the losses are not finite"
             raise NonFiniteLoss("\n".join([message, *reports])) from None
-
-    def _report_fault(self, error: NonFiniteLoss) -> str:
-        """Return this process's part in a step that was not finite; "" without one."""
-        loop = self._trainer
-        if not loop.at_fault:
-            return ""
-        images = [str(x.get("file_name", x.get("image_id", "?"))) for x in loop.batch]
-        parts = [f"{name} {value:.4g}" for name, value in loop.losses.items()]
-        parts += [str(error)] if str(error) else []
-        weights = self.checkpointer.model.named_parameters()
-        broken = [name for name, weight in weights if not weight.isfinite().all()]
-        if broken:
-            parts.append(f"already before it, weights were not finite: {', '.join(broken)}")
-        return f"rank {comm.get_rank()}: {', '.join(parts)}; images: {', '.join(images)}"
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As Detectron2's; a resumed run lists how its config differs from the checkpoint's.

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import yaml
 
 MAX_JSON_BYTES = 2**30  # COCO's own train2017 has half of it
-MAX_YAML_BYTES = 2**20
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
@@ -41,13 +40,13 @@ def load_json(path: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise ValueError(f"{path}: invalid JSON ({_first_line(error)})") from None
 
 
-def load_yaml(path: str, max_bytes: int = MAX_YAML_BYTES) -> Any:
+def load_yaml(path: str) -> Any:
     """Read a YAML file of plain values; aliases are refused, since a few can stand for gigabytes.
 
     Raises:
         ValueError: as :func:`read_bytes`, or for anything but such YAML in UTF-8.
     """
-    content = read_bytes(path, max_bytes)
+    content = read_bytes(path, max_bytes=2**20)
     try:
         return yaml.load(content.decode("utf-8-sig"), _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
