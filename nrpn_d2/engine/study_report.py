@@ -6,6 +6,7 @@ the baseline's of the same seed, which saw the same images in the same order.
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -24,7 +25,7 @@ DEFAULT_NMS = 0.7
 
 Row = tuple[str, int]  # variant and iterations
 # (row, NMS threshold, metric) -> seed -> value
-Values = dict[tuple[Row, str, str], dict[int, float]]
+Values = defaultdict[tuple[Row, str, str], dict[int, float]]
 
 
 class Interval(NamedTuple):
@@ -64,11 +65,11 @@ def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> I
 
 def by_seed(results: Sequence[Result], dataset: str) -> Values:
     """Group the results on a dataset."""
-    grouped: Values = {}
+    grouped: Values = defaultdict(dict)
     for r in results:
         if r.dataset == dataset and not math.isnan(r.value):
             key = (r.variant, r.iterations), r.nms, r.metric
-            grouped.setdefault(key, {})[r.seed] = r.value
+            grouped[key][r.seed] = r.value
     return grouped
 
 
@@ -78,18 +79,18 @@ def rows_of(results: Sequence[Result], variants: Sequence[str]) -> list[Row]:
     return sorted(every, key=lambda row: (list(variants).index(row[0]), row[1]))
 
 
-def read_column(column: str, default_nms: float = DEFAULT_NMS) -> tuple[str, str]:
+def read_column(column: str) -> tuple[str, str]:
     """Split "R50@10 | 0.5" into metric and NMS threshold.
 
     Raises:
         ValueError: if what follows the bar is no number.
     """
     metric, _, nms = (part.strip() for part in column.partition("|"))
-    return metric, f"{float(nms) if nms else default_nms:g}"
+    return metric, f"{float(nms) if nms else DEFAULT_NMS:g}"
 
 
 def _interval(values: Values, row: Row, metric: str, nms: str = f"{DEFAULT_NMS:g}") -> Interval:
-    return interval(list(values.get((row, nms, metric), {}).values()))
+    return interval(list(values[row, nms, metric].values()))
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
@@ -125,23 +126,16 @@ def difference_table(
         base = baseline, row[1]
         if row == base:
             continue
-        texts, counts = [], [0]
-        for metric, nms in map(read_column, columns):
-            own, other = (values.get((r, nms, metric), {}) for r in (row, base))
-            difference = paired_difference(own, other)
-            texts.append(_difference(difference))
-            counts.append(difference.n)
-        time = relative_time(values, row, base)
-        texts.append("-" if time is None else f"{time:.2f}")
-        cells.append([_label(row, rows), str(max(counts)), *texts])
+        differences = [
+            paired_difference(values[row, nms, metric], values[base, nms, metric])
+            for metric, nms in map(read_column, columns)
+        ]
+        own, other = values[row, "", TIME], values[base, "", TIME]
+        ratios = [own[seed] / other[seed] for seed in set(own) & set(other)]
+        time = f"{mean(ratios):.2f}" if ratios else "-"
+        seeds = str(max(d.n for d in differences))
+        cells.append([_label(row, rows), seeds, *map(_difference, differences), time])
     return _markdown(cells)
-
-
-def relative_time(values: Values, row: Row, base: Row) -> float | None:
-    """Mean, over common seeds, of a run's training time in units of the baseline's."""
-    own, other = (values.get((r, "", TIME), {}) for r in (row, base))
-    seeds = set(own) & set(other)
-    return mean(own[s] / other[s] for s in seeds) if seeds else None
 
 
 def _number(value: float) -> str:
