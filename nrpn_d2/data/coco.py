@@ -48,14 +48,7 @@ class _Task(NamedTuple):
 
 
 def coco_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
-    """Find the dataset of a COCO file, under its own name.
-
-    Args:
-        paths: the JSON file and, unless it is the file's own folder, the folder of the images.
-
-    Raises:
-        DatasetError: the file is no ground truth of COCO, or has no usable classes.
-    """
+    """Find the dataset of a COCO file; its images lie in the second path, or in its folder."""
     path, root = paths[0], paths[1] if len(paths) == 2 else os.path.dirname(paths[0]) or "."
     categories = _categories(path, _load(path))
     load = functools.partial(read_coco, path, root, settings.ON_ERROR)

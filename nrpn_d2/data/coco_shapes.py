@@ -1,4 +1,7 @@
-"""Segmentation and keypoints of COCO files, checked: for Mask R-CNN and Keypoint R-CNN."""
+"""Segmentation and keypoints of COCO files, checked: for Mask R-CNN and Keypoint R-CNN.
+
+A DatasetError names what is wrong, and no file.
+"""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,14 +17,10 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> list[list[flo
     """Check polygons or a run-length encoding.
 
     Args:
-        segmentation: not empty.
         size: (width, height) of the image.
 
     Returns:
         What Detectron2 takes: polygons, or a compressed run-length encoding.
-
-    Raises:
-        DatasetError: naming what is wrong, and no file.
     """
     if isinstance(segmentation, dict):
         return _read_rle(segmentation, size)
@@ -38,11 +37,7 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> list[list[flo
 def read_keypoints(keypoints: Any, size: tuple[int, int], count: int | None) -> list[float]:
     """Check [x, y, visibility, ...], and shift it as Detectron2 does: pixel 0 is at 0.5.
 
-    Args:
-        count: the number of keypoints, where it is known.
-
-    Raises:
-        DatasetError: naming what is wrong, and no file.
+    The number of keypoints is to be ``count``, where that is known.
     """
     is_list = isinstance(keypoints, list) and len(keypoints) % 3 == 0
     if not is_list or not all(map(is_coordinate, keypoints)):

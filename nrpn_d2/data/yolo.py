@@ -40,11 +40,7 @@ _DECIMALS = 2
 def yolo_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
     """Find the datasets ``<name>_train``, ``<name>_val`` and ``<name>_test`` of a data.yaml.
 
-    Args:
-        paths: the file and, to use instead of its ``path``, the folder of the dataset.
-
-    Raises:
-        DatasetError: the file is no data.yaml, or leads out of its folder.
+    A second path is the folder of the dataset, in place of the file's ``path``.
     """
     path = paths[0]
     content = load_data_yaml(path)

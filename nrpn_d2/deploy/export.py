@@ -55,11 +55,7 @@ def stock_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def export_stock(cfg: CfgNode, model: nn.Module, folder: str) -> list[str]:
-    """Write model.pth and config.yaml for Detectron2's ``DefaultPredictor`` into a folder.
-
-    Returns:
-        The two paths.
-    """
+    """Write model.pth and config.yaml for Detectron2's ``DefaultPredictor``; return both paths."""
     weights, config = (os.path.join(folder, name) for name in ("model.pth", "config.yaml"))
     with atomic_open(weights, "wb") as f:
         torch.save({"model": stock_weights(model)}, f)

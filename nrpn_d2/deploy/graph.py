@@ -153,8 +153,7 @@ def check_parity(
         For each image a line of its size, the number of boxes, and the largest differences.
 
     Raises:
-        ValueError: if names or shapes differ, or values by more than rounding explains: boxes and
-            keypoints by more than 0.01 pixels, probabilities by 1e-4, classes at all.
+        ValueError: if names or shapes differ, or values by more than _LIMITS.
     """
     lines = []
     for image in images:

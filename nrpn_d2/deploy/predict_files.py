@@ -21,19 +21,12 @@ from .sources import Video, is_video_name, read_image
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Shown:
-    """Which predictions are drawn.
+class Shown(NamedTuple):
+    """Which predictions are drawn."""
 
-    Attributes:
-        top_k: at most so many of an image.
-        min_score: from this score on.
-        fallback: so many of an image in which none has ``min_score``.
-    """
-
-    top_k: int = 10
-    min_score: float = 0.5
-    fallback: int = 0
+    top_k: int = 10  # at most so many of an image
+    min_score: float = 0.5  # from this score on
+    fallback: int = 0  # so many of an image in which none has min_score
 
     def of(self, scores: np.ndarray) -> np.ndarray:
         """Return indices into scores (K,), which are in descending order."""

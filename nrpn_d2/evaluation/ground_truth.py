@@ -33,11 +33,7 @@ class GroundTruth:
     images: np.ndarray
 
     def index_of(self, image_id: Hashable) -> int:
-        """Return the number n of an image.
-
-        Raises:
-            ValueError: the image is not in the dataset.
-        """
+        """Return the number n of an image; it is an error if the dataset lacks it."""
         try:
             return self.image_index[image_id]
         except KeyError:

@@ -67,7 +67,6 @@ def make_shapes(
     Args:
         root: the folder to make; "train" and "test" are its splits.
         seed: not negative; the same arguments give the same bytes.
-        num_train, num_test: images.
         size: width and height of the images in pixels.
 
     Returns:
@@ -84,9 +83,7 @@ def make_shapes(
     spec["version"] = VERSION
     if _holds(root, spec):
         return root
-    parent, name = os.path.split(os.path.abspath(root))
-    os.makedirs(parent, exist_ok=True)
-    draft = os.path.join(parent, f".{name}-{uuid4().hex}")
+    draft = f"{os.path.abspath(root)}.{uuid4().hex}.tmp"
     try:
         _write_folder(draft, spec)
         os.rename(draft, root)

@@ -75,11 +75,7 @@ def list_images(folder: str) -> dict[str, list[str]]:
 
 
 def list_splits(root: str, class_names: Sequence[str]) -> list[str]:
-    """Return the names of the id lists in ImageSets/Main, without VOC's ``<class>_<split>.txt``.
-
-    Raises:
-        DatasetError: there is no split.
-    """
+    """Return the names of the id lists in ImageSets/Main, without VOC's ``<class>_<split>.txt``."""
     folder = os.path.join(root, "ImageSets", "Main")
     paths = glob.glob(os.path.join(glob.escape(folder), "*.txt"))
     names = sorted(os.path.splitext(os.path.basename(path))[0] for path in paths)

@@ -18,15 +18,7 @@ from .xml import annotated_size, load_annotation, object_name, parse_object
 
 
 def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
-    """Find the datasets ``<name>_<split>`` of a folder in VOC layout.
-
-    Args:
-        paths: the folder.
-        settings: cfg.DATASETS; the classes are its VOC_CLASSES.
-
-    Raises:
-        DatasetError: the folder is not in VOC layout, or there are no classes.
-    """
+    """Find the datasets ``<name>_<split>`` of a folder in VOC layout."""
     if len(paths) != 1:
         raise DatasetError(f"DATASETS.OWN: {name!r} has a third value; VOC layout needs none")
     if not settings.VOC_CLASSES:

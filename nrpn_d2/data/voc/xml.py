@@ -50,11 +50,7 @@ def load_annotation(path: str) -> Element:
 
 
 def annotated_size(root: Element, path: str) -> tuple[float, float] | None:
-    """Return the annotated (width, height) in pixels, or None without a ``<size>``.
-
-    Raises:
-        DatasetError: one of the two is missing or no number.
-    """
+    """Return the annotated (width, height) in pixels, or None without a ``<size>``."""
     size = root.find("size")
     if size is None:
         return None
