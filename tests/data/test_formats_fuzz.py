@@ -61,7 +61,7 @@ def check(folder, is_coco):
         assert strict is None
 
 
-@fuzz(400)
+@fuzz(200)
 @given(data=st.data())
 def test_any_values_in_coco(fuzzed, data):
     content = json.loads(json.dumps(fuzzed.content))
@@ -76,7 +76,7 @@ def test_any_values_in_coco(fuzzed, data):
     check(fuzzed, is_coco=True)
 
 
-@fuzz(300)
+@fuzz(150)
 @given(content=st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)).map("\n".join))
 def test_any_words_in_labels(fuzzed, content):
     fuzzed.yaml.write_text(YAML)
@@ -84,7 +84,7 @@ def test_any_words_in_labels(fuzzed, content):
     check(fuzzed, is_coco=False)
 
 
-@fuzz(300)
+@fuzz(150)
 @given(
     content=st.one_of(
         st.binary(max_size=60),

@@ -140,19 +140,19 @@ def fuzz(examples):
     return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
 
 
-@fuzz(1500)
+@fuzz(600)
 @given(content=st.one_of(changed(XMLS), other_texts(), TREES, st.binary(max_size=200)))
 def test_changed_annotations(folder, content):
     check_with(check_image, folder, "Annotations/a.xml", content)
 
 
-@fuzz(400)
+@fuzz(200)
 @given(content=st.one_of(changed(SPLITS), st.binary(max_size=60)))
 def test_changed_splits(folder, content):
     check_with(check_folder, folder, "ImageSets/Main/train.txt", content)
 
 
-@fuzz(300)
+@fuzz(150)
 @given(data=st.data())
 def test_changed_images(folder, data):
     with open(os.path.join(folder, "JPEGImages", "a.jpg"), "rb") as file:

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from PIL import Image
 from voc_folder import write_voc_folder
 
 from nrpn_d2.data import DatasetError, read_voc
@@ -50,12 +49,6 @@ def test_bad_id(tmp_path, line, kind):
     with pytest.raises(DatasetError) as error:
         read_voc(root, "train", CLASSES)
     assert error.value.kind == kind
-    assert [record["image_id"] for record in read_voc(root, "train", CLASSES, "skip")] == ["a"]
-
-
-def test_an_id_cannot_name_a_file_outside(tmp_path):
-    root = write_voc_folder(tmp_path / "root", [{"id": "a"}], splits={"train": "a\n../../b"})
-    Image.new("RGB", (60, 40)).save(tmp_path / "b.jpg")  # where the second id would lead
     assert [record["image_id"] for record in read_voc(root, "train", CLASSES, "skip")] == ["a"]
 
 

@@ -1,9 +1,7 @@
 import numpy as np
-import torch
 from detectron2.config import get_cfg
-from detectron2.structures import Boxes, Instances
 from matplotlib.figure import Figure
-from registered_dataset import registered
+from registered_dataset import detected, proposals, registered
 
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.evaluation import EVALUATORS, build_evaluators
@@ -20,15 +18,12 @@ def evaluate(output_dir, *overrides, other_datasets=()):
     cfg.TEST.PROPOSALS.BUDGETS = [2, 4]
     cfg.TEST.PROPOSALS.IOU_THRESHOLDS = [0.6]
     cfg.merge_from_list(list(overrides))
-    proposals, instances = Instances((300, 400)), Instances((300, 400))
-    proposals.proposal_boxes = instances.pred_boxes = Boxes(torch.tensor([BOX]).float())
-    proposals.objectness_logits = instances.scores = torch.ones(1)
-    instances.pred_classes = torch.zeros(1, dtype=torch.int64)
+    output = proposals([BOX]) | detected([BOX], [0], [1.0])
     with registered([[(np.array(BOX), 0)]], ["ring"]) as name:
         cfg.DATASETS.TEST = (name, *other_datasets)
         evaluators = build_evaluators(cfg, name)
         evaluators.reset()
-        evaluators.process([{"image_id": "0"}], [{"proposals": proposals, "instances": instances}])
+        evaluators.process([{"image_id": "0"}], [output])
         return name, evaluators.evaluate()
 
 

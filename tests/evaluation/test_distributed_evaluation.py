@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.structures import Boxes, Instances
-from registered_dataset import near_boxes, random_boxes, registered
+from registered_dataset import detected, near_boxes, proposals, random_boxes, registered
 
 from nrpn_d2.engine.launch import leave_process_groups
 from nrpn_d2.evaluation import (
@@ -31,14 +29,10 @@ def evaluate(first, last, kinds=ALL):
     for _ in range(NUM_IMAGES):
         boxes = random_boxes(rng, 2)
         found = near_boxes(rng, boxes, 30, spread=0.1)
-        scores = torch.from_numpy(rng.integers(1, 10, 30) / 10)  # equal ones are frequent
-        classes = torch.from_numpy(rng.integers(0, 2, 30))
+        scores = rng.integers(1, 10, 30) / 10  # equal ones are frequent
+        classes = rng.integers(0, 2, 30)
         objects.append([(box, c) for c, box in enumerate(boxes)])
-        proposals, instances = Instances((300, 400)), Instances((300, 400))
-        proposals.proposal_boxes = instances.pred_boxes = Boxes(torch.from_numpy(found))
-        proposals.objectness_logits = instances.scores = scores
-        instances.pred_classes = classes
-        outputs.append({"proposals": proposals, "instances": instances})
+        outputs.append(proposals(found, scores) | detected(found, classes, scores))
     with registered(objects, ["ring", "disc"]) as name:
         evaluators = [kind(name) for kind in kinds]
         for evaluator in evaluators:
