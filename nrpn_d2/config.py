@@ -138,6 +138,8 @@ def add_nrpn_config(cfg: CN) -> None:
     # Only algorithms that give the same result every time, also on a GPU: slower, and operations
     # without one raise an error. On a GPU it needs ROI_BOX_HEAD.POOLER_TYPE "ROIAlignV2"
     cfg.SOLVER.DETERMINISTIC = False
+    # Log the training to this project of Weights & Biases (pip install wandb), too; "" for none
+    cfg.WANDB_PROJECT = ""
 
     # ---- Evaluation. Results without a budget in their name ("bbox", "AR") are the model's own;
     # "bbox@50" and "AR@50" are those of the same model with MODEL.RPN.POST_NMS_TOPK_TEST 50

@@ -20,6 +20,7 @@ from ..config_checks import check_nrpn_config, check_run_config
 from ..data import check_datasets, register_datasets, take_classes
 from ..utils.config_file import merge_config_file
 from . import run_folder
+from .wandb_hook import check_wandb
 
 
 def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool = False) -> CfgNode:
@@ -118,6 +119,8 @@ def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
         )
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and not eval_only:
         raise ValueError("SOLVER.AMP.ENABLED is True, and MODEL.DEVICE 'cpu'; it needs a GPU")
+    if not eval_only:
+        check_wandb(cfg)
     if cfg.TEST.AUG.ENABLED:
         raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not supported")
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)

@@ -36,6 +36,7 @@ from .hooks import (
 )
 from .resume import check_training_state, config_changes, warn_of_changes
 from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
+from .wandb_hook import WandbHook
 
 
 class Trainer(DefaultTrainer):
@@ -193,6 +194,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
+        if comm.is_main_process() and self.cfg.WANDB_PROJECT:
+            hooks.insert(-1, WandbHook(self.cfg))  # the last is the writer, which clears pictures
         for hook in hooks:
             if isinstance(hook, EvalHook):  # which writes the results to metrics.json
                 hook._func = partial(finite, hook._func)
