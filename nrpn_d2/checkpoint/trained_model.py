@@ -1,10 +1,12 @@
 """Load a trained model to use it: evaluation, prediction and export need all of its weights."""
 
+import os
+
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from .checkpointer import NRPNCheckpointer, differences
+from .checkpointer import NRPNCheckpointer, differences, last_checkpoint
 from .nrpn_weights import NRPN_PREFIX
 
 
@@ -41,3 +43,17 @@ def load_model(cfg: CfgNode) -> nn.Module:
     model = build_model(cfg)
     load_weights(cfg, model)
     return model.eval()
+
+
+def of_run(folder: str) -> tuple[str, str]:
+    """Return the config file and the last checkpoint of a training in the folder.
+
+    Raises:
+        ValueError: the folder lacks one of them.
+    """
+    config, weights = os.path.join(folder, "config.yaml"), last_checkpoint(folder)
+    if not os.path.isfile(config) or not weights:
+        raise ValueError(
+            f"{folder} is not the OUTPUT_DIR of a training: config.yaml or a checkpoint is missing"
+        )
+    return config, weights

@@ -54,6 +54,7 @@ def coco_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[st
     load = functools.partial(read_coco, path, root, settings.ON_ERROR)
     metadata = {
         "thing_classes": [category["name"] for category in categories],
+        "thing_dataset_id_to_contiguous_id": {c["id"]: n for n, c in enumerate(categories)},
         "json_file": path,
         "image_root": root,
         **keypoint_metadata(categories),
