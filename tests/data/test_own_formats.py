@@ -74,7 +74,7 @@ def test_three_formats_train_to_the_same_weights(tmp_path, records):
     DatasetCatalog.register("voc", lambda: records)
     MetadataCatalog.get("voc").thing_classes = CLASSES
     for name in ("voc", "mine", "your_train"):
-        settings = {"SOLVER__MAX_ITER": 5, "SOLVER__CHECKPOINT_PERIOD": 100}
+        settings = {"SOLVER__MAX_ITER": 20, "SOLVER__CHECKPOINT_PERIOD": 100}
         settings |= {"DATASETS__OWN": own, "DATASETS__TRAIN": (name,)}
         cfg = training_cfg(tmp_path / "voc", tmp_path / name, **settings)
         register_datasets(cfg)
