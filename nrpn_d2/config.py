@@ -112,6 +112,8 @@ def add_nrpn_config(cfg: CN) -> None:
     # not the file's own, is the third
     # ["mine", "data.yaml"]: YOLO, the datasets mine_train, mine_val and mine_test; a third replaces
     # the file's "path"
+    # ["mine", "list.txt"]: images without objects, the dataset "mine"; the folder of the images, if
+    # that is not the list's own, is the third
     # ["mine", "folder"]: VOC layout, a dataset mine_<split> for each file in ImageSets/Main
     cfg.DATASETS.OWN = []
     # "error": stop at the first invalid object or image; "skip": drop, count and report it

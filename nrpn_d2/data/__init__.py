@@ -5,6 +5,7 @@ checks.py        whether a config's datasets exist and fit its model
 hints.py         what in a config does not fit the data that were read
 coco.py          COCO's JSON -> records (Detectron2's dataset dicts)
 yolo.py          data.yaml and text files -> records
+backgrounds.py   lists of images without objects -> records
 voc/             folders in VOC layout -> records
 shapes/          the folder of the embedded dataset
 folds.py         parts of a dataset for cross-validation

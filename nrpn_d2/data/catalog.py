@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
+from .backgrounds import background_datasets
 from .coco import coco_datasets
 from .faults import DatasetError, check_class_names, show
 from .folds import fold_dataset
@@ -24,6 +25,7 @@ FORMATS: dict[str, Callable[[str, Sequence[str], CfgNode], dict[str, Dataset]]] 
     ".json": coco_datasets,
     ".yaml": yolo_datasets,
     ".yml": yolo_datasets,
+    ".txt": background_datasets,
 }
 # name -> folder below $DETECTRON2_DATASETS, split, year
 _BUILTIN = {

@@ -24,6 +24,8 @@ def take_classes(cfg: CfgNode) -> None:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
         if not cfg.DATASETS.VOC_CLASSES and cfg.DATASETS.OWN:
             cfg.DATASETS.VOC_CLASSES = names
+        for other in filter(_is_background, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+            MetadataCatalog.get(other).thing_classes = names
         return
 
 
@@ -39,6 +41,11 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             check_registered(name, f"DATASETS.{key}")
+            if key == "TRAIN" and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _is_background(name):
+                raise DatasetError(
+                    "DATALOADER.FILTER_EMPTY_ANNOTATIONS is True, which leaves out images without "
+                    f"objects, all of {name!r}; set it to False"
+                )
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
                 first = first or name
                 _check_num_classes(key, name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
@@ -70,6 +77,11 @@ def _check_same_classes(first: str, name: str) -> None:
         if pair[0] != pair[1]:
             message = f"class {number} is {pair[0]!r} in {first!r} and {pair[1]!r} in {name!r}"
             raise DatasetError(f"{message}; give all datasets the same classes in the same order")
+
+
+def _is_background(name: str) -> bool:
+    """Return whether a dataset is a list of images without objects."""
+    return name in DatasetCatalog and bool(MetadataCatalog.get(name).get("is_background"))
 
 
 def class_names(name: str) -> list[str]:

@@ -47,7 +47,9 @@ class Summary:
     failures: list[str] = field(default_factory=list)
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
+    """An image to predict on, as it is and as the model gets it."""
+
     image_id: str
     image: np.ndarray  # (H, W, 3) RGB
     inputs: dict[str, Any]  # the model's
@@ -83,8 +85,8 @@ def predict_files(
         is_short = len(files) == 1 and not is_video_name(files[0])
         with tqdm(total=len(files), unit="image", disable=is_short) as bar:
             frames = _read(predictor, files, output, bar, summary.failures)
-            for some in _batches(frames, batch):
-                for frame, found in zip(some, _run(predictor, some, proposals, summary)):
+            for some in batches(frames, batch):
+                for frame, found in zip(some, run_model(predictor, some, proposals, summary)):
                     results.add(frame.image_id, found)
                     if video not in (None, frame.video):
                         video.close()
@@ -106,7 +108,7 @@ def common_folder(paths: Iterable[str]) -> str:
 
 def _read(
     predictor: Predictor, files: Sequence[str], output: str, bar: tqdm, failures: list[str]
-) -> Iterator[_Frame]:
+) -> Iterator[Frame]:
     """Yield the images and frames of all files; note in ``failures`` what cannot be used."""
     folder = common_folder(files)
     names = [os.path.relpath(os.path.abspath(file), folder) for file in files]
@@ -118,7 +120,7 @@ def _read(
                 yield from _read_video(predictor, file, image_id, path, bar)
             else:
                 image = read_image(file)
-                yield _Frame(image_id, image, predictor.inputs_of_rgb(image), path)
+                yield Frame(image_id, image, predictor.inputs_of_rgb(image), path)
         except ValueError as error:
             failures.append(f"{file}: {error}")
             bar.write(failures[-1])
@@ -127,13 +129,13 @@ def _read(
 
 def _read_video(
     predictor: Predictor, file: str, image_id: str, path: str, bar: tqdm
-) -> Iterator[_Frame]:
+) -> Iterator[Frame]:
     video = Video(file)
     writer, count = VideoWriter(path, video.frame_rate), 0
     bar.total += max(video.num_frames - 1, 0)
     for count, image in enumerate(video, 1):
         inputs, number = predictor.inputs_of_rgb(image), f"{count - 1:06d}"
-        yield _Frame(f"{image_id}/{number}", image, inputs, path, writer, f"{number}_")
+        yield Frame(f"{image_id}/{number}", image, inputs, path, writer, f"{number}_")
     if count == 0:
         raise ValueError("no frame of the video can be read")
     if count < video.num_frames:
@@ -141,16 +143,17 @@ def _read_video(
         bar.total -= video.num_frames - count
 
 
-def _batches(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:
+def batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
     """Group images of one size, of one video: so padding changes nothing, and order is kept."""
     for _, group in groupby(frames, key=lambda f: (f.video, f.inputs["image"].shape)):
         while some := list(islice(group, size)):
             yield some
 
 
-def _run(
-    predictor: Predictor, frames: Sequence[_Frame], proposals: bool, summary: Summary
+def run_model(
+    predictor: Predictor, frames: Sequence[Frame], proposals: bool, summary: Summary
 ) -> list[Instances]:
+    """Return detections, or proposals as such, on the CPU; note the time in ``summary``."""
     start = time.perf_counter()
     inputs = [frame.inputs for frame in frames]
     if proposals:
@@ -162,7 +165,7 @@ def _run(
 
 
 def _write(
-    frame: _Frame,
+    frame: Frame,
     found: Instances,
     class_names: Sequence[str],
     proposals: bool,

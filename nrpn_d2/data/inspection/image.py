@@ -49,7 +49,7 @@ def inspect_image(task: Task) -> InspectedImage:
         size = read_image_header(path).oriented_size
         with Image.open(path, formats=FORMATS) as image:
             image.draft("L", (_DECODED, _DECODED))
-            bits = imagehash.phash(image.convert("L")).hash.ravel()
+            bits = perceptual_hash(image)
     except Exception as error:  # Pillow's parsers raise nearly anything on a broken file
         message = f"{path}: it cannot be decoded ({error}); replace it"
         findings.append(Finding("unreadable image", task.dataset, path, message))
@@ -60,6 +60,11 @@ def inspect_image(task: Task) -> InspectedImage:
         findings.append(Finding("wrong size", task.dataset, path, message))
     findings += _box_findings(task, size or said)
     return InspectedImage(size, bits, findings)
+
+
+def perceptual_hash(image: Image.Image) -> np.ndarray:
+    """Return (64,) bool, of which images that look alike share most."""
+    return imagehash.phash(image.convert("L")).hash.ravel()
 
 
 def _box_findings(task: Task, size: tuple[Any, Any]) -> list[Finding]:

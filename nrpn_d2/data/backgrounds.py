@@ -1,0 +1,76 @@
+"""Lists of images that show no object -> Detectron2's standard dataset dicts.
+
+A text file has one image per line, relative to its own folder or to one that is given, with "/".
+tools/mine_backgrounds.py writes such lists.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ..utils.text_files import read_bytes
+from .faults import DatasetError, show
+from .reading import (
+    Dataset,
+    ReadImage,
+    check_on_error,
+    make_record,
+    read_header,
+    read_records,
+    stays_inside,
+)
+
+_MAX_LIST_BYTES = 64 * 2**20
+
+
+def background_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
+    """Find the dataset ``<name>`` of a list; its classes are those of the datasets beside it.
+
+    Args:
+        paths: the list and, if that is not its own, the folder of the images.
+    """
+    root = paths[1] if len(paths) == 2 else os.path.dirname(paths[0])
+    load = functools.partial(read_backgrounds, paths[0], root, settings.ON_ERROR)
+    return {name: Dataset(load, {"is_background": True})}
+
+
+def read_backgrounds(path: str, root: str, on_error: str = "error") -> list[dict[str, Any]]:
+    """Read a list of images without objects; no path leads out of ``root``.
+
+    Returns:
+        One dict per image, as of :func:`read_voc`, without annotations.
+
+    Raises:
+        DatasetError: the first fault. With "skip" only for what leaves nothing to read.
+    """
+    check_on_error(on_error)
+    try:
+        lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}; correct the list of images") from None
+    files, faults = {}, []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        where = f"{path}: line {number}: {show(line)}"
+        if line and not stays_inside(line):
+            faults.append(DatasetError(f"{where} leads out of {root}; correct the path", "bad id"))
+        elif line in files:
+            faults.append(DatasetError(f"{where} is listed twice; delete a line", "duplicate id"))
+        elif line:
+            files[line] = number
+    read_one = functools.partial(_read_image, path, root)
+    return read_records(read_one, list(files), path, on_error, faults)
+
+
+def _read_image(listed_in: str, root: str, file: str) -> ReadImage:
+    path = os.path.join(root, file)
+    try:
+        if not os.path.lexists(path):
+            message = f"{path}: the image is missing; add it, or delete it from {listed_in}"
+            raise DatasetError(message, "missing image")
+        size = read_header(path, listed_in).oriented_size
+    except DatasetError as error:
+        return ReadImage(None, faults=[error])
+    return ReadImage(make_record(path, file, size, []))
