@@ -125,7 +125,7 @@ def main(args: argparse.Namespace) -> None:
         if not os.path.exists(mined):
             flags = ["--output", os.path.dirname(mined), "--count", str(args.count)]
             flags += ["--dataset", "backgrounds_pool", *base, "MODEL.WEIGHTS", weights["without"]]
-            call(os.path.join("tools", "mine_backgrounds.py"), *flags, "--min-score", "0.05")
+            call(os.path.join("tools", "mine_backgrounds.py"), *flags, "--min-score", "0.2")
         chosen = os.path.join(output, f"random_seed{seed}.txt")
         with open(chosen, "w") as file:
             some = random.Random(seed).sample(splits["pool"], min(args.count, len(splits["pool"])))
