@@ -16,7 +16,6 @@ from .faults import DatasetError, show
 from .reading import (
     Dataset,
     ReadImage,
-    check_on_error,
     make_record,
     read_header,
     read_records,
@@ -46,7 +45,6 @@ def read_backgrounds(path: str, root: str, on_error: str = "error") -> list[dict
     Raises:
         DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
-    check_on_error(on_error)
     try:
         lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except ValueError as error:
@@ -66,11 +64,4 @@ def read_backgrounds(path: str, root: str, on_error: str = "error") -> list[dict
 
 def _read_image(listed_in: str, root: str, file: str) -> ReadImage:
     path = os.path.join(root, file)
-    try:
-        if not os.path.lexists(path):
-            message = f"{path}: the image is missing; add it, or delete it from {listed_in}"
-            raise DatasetError(message, "missing image")
-        size = read_header(path, listed_in).oriented_size
-    except DatasetError as error:
-        return ReadImage(None, faults=[error])
-    return ReadImage(make_record(path, file, size, []))
+    return ReadImage(make_record(path, file, read_header(path, listed_in).oriented_size, []))

@@ -56,7 +56,7 @@ def test_bad_lines(folder, line, words):
 def test_beside_a_dataset_with_objects(folder):
     (folder / "list.txt").write_text("im4.png\n")
     own = [["empty", str(folder / "list.txt")], ["mine", str(folder.parent)]]
-    options = {"DATASETS__OWN": own, "DATASETS__VOC_CLASSES": CLASSES, "SOLVER__IMS_PER_BATCH": 6}
+    options = {"DATASETS__OWN": own, "DATASETS__VOC_CLASSES": CLASSES, "SOLVER__IMS_PER_BATCH": 2}
     options |= {"DATASETS__TRAIN": ("empty", "mine_train"), "DATASETS__TEST": ("empty",)}
     for filters in (False, True):
         cfg = small_cfg(**options, DATALOADER__FILTER_EMPTY_ANNOTATIONS=filters)
@@ -69,6 +69,8 @@ def test_beside_a_dataset_with_objects(folder):
                 check_datasets(cfg)
         else:
             check_datasets(cfg)
-            batch = next(iter(build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))))
-            images = [x["file_name"] for x in batch]
+            loader = build_train_loader(cfg, VOCDatasetMapper(cfg, is_train=True))
+            assert len(next(iter(loader))) == 2
+            images = [record["file_name"] for record in loader.some_records(10)]
+            assert len(images) == 6
             assert images.count(DatasetCatalog.get("empty")[0]["file_name"]) == 2
