@@ -118,6 +118,10 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.DATASETS.OWN = []
     # "error": stop at the first invalid object or image; "skip": drop, count and report it
     cfg.DATASETS.ON_ERROR = "error"
+    # Names of classes whose objects are left out of the training, as if nobody had labelled them
+    # (they count as background). The recall of proposals is then also given for these classes
+    # ("AR@100-unseen") and for the others ("AR@100-seen")
+    cfg.DATASETS.LEFT_OUT = []
     # ---- Data in PASCAL VOC layout (Annotations/, ImageSets/Main/, JPEGImages/)
     # VOC_NAME "x" registers the datasets x_<split>, one for each file in VOC_ROOT/ImageSets/Main
     cfg.DATASETS.VOC_NAME = ""

@@ -126,7 +126,7 @@ def test_building_checks_the_values():
 def test_every_experiment_is_valid(path):
     cfg = load(os.path.basename(path))
     check_nrpn_config(cfg)
-    assert cfg.MODEL.PROPOSAL_GENERATOR.NAME == "HardNegativeRPN"
+    assert cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("HardNegativeRPN", "PrecomputedProposals")
     assert cfg.OUTPUT_DIR == f"output/{os.path.basename(path)[:-5]}"
     assert cfg.MODEL.RPN.POST_NMS_TOPK_TEST >= max(cfg.TEST.PROPOSALS.BUDGETS)
     with open(path) as f:

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""Write what a trained RPN proposes into a file.
+"""Write what a trained RPN proposes into a file, for a dataset or for any images.
 
     python tools/precompute_proposals.py --config-file configs/bccd_nrpn.yaml \\
         --dataset bccd_test --output proposals/bccd_test.pkl \\
         MODEL.WEIGHTS output/bccd_nrpn/model_final.pth MODEL.RPN.POST_NMS_TOPK_TEST 2000
+    python tools/precompute_proposals.py --config-file output/mine/config.yaml \\
+        --images photos/ --output proposals.json MODEL.WEIGHTS output/mine/model_final.pth
 
+Images are a folder with all below it, a glob or one file; their ids are their paths in the folder.
 A .pkl is for Detectron2: MODEL.LOAD_PROPOSALS True, DATASETS.PROPOSAL_FILES_TRAIN or _TEST
 ('proposals/bccd_test.pkl',), one file per dataset, and MODEL.PROPOSAL_GENERATOR.NAME
 PrecomputedProposals. A .json is in COCO's result format. Both are read by
@@ -12,6 +15,8 @@ tools/evaluate_proposals.py. MODEL.RPN.POST_NMS_TOPK_TEST is the number per imag
 """
 
 import argparse
+import os
+import sys
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -21,7 +26,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", required=True, help="the config of the training")
-    parser.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
+    source.add_argument("--images", help="a folder, a glob, or an image, instead of a dataset")
     parser.add_argument("--output", required=True, help="file to write, .pkl or .json")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
     return parser.parse_intermixed_args(args)
@@ -29,27 +36,40 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from detectron2.data import DatasetCatalog
-    from detectron2.data.detection_utils import read_image
     from tqdm import tqdm
 
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.data.proposal_files import Proposals, check_ending, save_proposals
+    from nrpn_d2.deploy.predict_files import common_folder
     from nrpn_d2.deploy.predictor import Predictor
+    from nrpn_d2.deploy.sources import find_files, is_video_name, read_image
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.evaluation.proposal_files import find_dataset
 
     check_ending(args.output)
     cfg = build_cfg(args.config_file, args.opts)
-    records = DatasetCatalog.get(find_dataset(cfg, args.dataset))
-    predictor, proposals = Predictor(cfg, load_model(cfg)), {}
-    for record in tqdm(records, unit="image"):
-        image = predictor.inputs(read_image(record["file_name"], cfg.INPUT.FORMAT))
-        found = predictor.propose_batch([image])[0].to("cpu")
+    if args.images:
+        files = [f for f in find_files(args.images, args.output) if not is_video_name(f)]
+        folder = args.images if os.path.isdir(args.images) else common_folder(files)
+        images = {os.path.relpath(file, folder).replace(os.sep, "/"): file for file in files}
+    else:
+        records = DatasetCatalog.get(find_dataset(cfg, args.dataset))
+        images = {record["image_id"]: record["file_name"] for record in records}
+    predictor, proposals, failures = Predictor(cfg, load_model(cfg)), {}, []
+    for image_id, file in tqdm(images.items(), unit="image"):
+        try:
+            inputs = predictor.inputs_of_rgb(read_image(file))
+        except ValueError as error:
+            failures.append(f"{file}: {error}")
+            continue
+        found = predictor.propose_batch([inputs])[0].to("cpu")
         boxes, logits = found.proposal_boxes.tensor.numpy(), found.objectness_logits.numpy()
-        proposals[record["image_id"]] = Proposals(boxes, logits)
+        proposals[image_id] = Proposals(boxes, logits)
     save_proposals(args.output, proposals)
     count = sum(len(of_image.boxes) for of_image in proposals.values())
     print(f"{count} proposals in {len(proposals)} images: {args.output}")
+    if failures:
+        sys.exit(f"{len(failures)} of {len(images)} images are not in it:\n" + "\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,13 @@ class _CompleteCheckpointer(NRPNCheckpointer):
     """Refuses a checkpoint that does not fill the model, or has something left over."""
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        # inference does without the nRPN, and proposals without the detector's heads
-        spare = (NRPN_PREFIX,) if hasattr(self.model, "roi_heads") else (NRPN_PREFIX, "roi_heads.")
+        # inference does without the nRPN, proposals without the detector's heads, and a detector on
+        # the proposals of a file without an RPN
+        spare = (NRPN_PREFIX,)
+        if not hasattr(self.model, "roi_heads"):
+            spare += ("roi_heads.",)
+        elif self.model.proposal_generator is None:
+            spare += ("proposal_generator.",)
         problems = [p for p in differences(incompatible) if not p.startswith(spare)]
         if problems:
             listed = "\n  ".join(problems)

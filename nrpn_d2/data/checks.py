@@ -1,6 +1,7 @@
 """Whether a config's datasets exist and fit its model, and what the model takes from them."""
 
 import logging
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -46,6 +47,8 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
                     "DATALOADER.FILTER_EMPTY_ANNOTATIONS is True, which leaves out images without "
                     f"objects, all of {name!r}; set it to False"
                 )
+            if class_names(name):
+                left_out_classes(cfg.DATASETS.LEFT_OUT, class_names(name), name)
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
                 first = first or name
                 _check_num_classes(key, name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
@@ -58,6 +61,22 @@ def check_registered(name: str, origin: str) -> None:
         hint = did_you_mean(name, DatasetCatalog.list())
         message = f"{origin} names {name!r}, and there is no such dataset; {hint}"
         raise DatasetError(f"{message}Correct it, or DATASETS.OWN or VOC_NAME and VOC_ROOT")
+
+
+def left_out_classes(
+    left_out: Sequence[str], class_names: Sequence[str], dataset_name: str
+) -> list[int]:
+    """Return the numbers of the classes in DATASETS.LEFT_OUT.
+
+    Raises:
+        DatasetError: the dataset has no such class.
+    """
+    for name in left_out:
+        if name not in class_names:
+            hint = did_you_mean(name, class_names)
+            message = f"DATASETS.LEFT_OUT names {name!r}, which is no class of {dataset_name!r}; "
+            raise DatasetError(f"{message}{hint}The classes are {', '.join(class_names)}")
+    return [class_names.index(name) for name in left_out]
 
 
 def _check_num_classes(key: str, name: str, of_model: int) -> None:

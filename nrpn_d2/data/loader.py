@@ -14,14 +14,22 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.data.build import trivial_batch_collator
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.build import (
+    filter_images_with_only_crowd_annotations,
+    trivial_batch_collator,
+)
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..utils.seeding import seeded
+from .checks import left_out_classes
 from .mapper import VOCDatasetMapper
 from .proposal_files import add_proposals
 from .reading import is_ignored
@@ -39,11 +47,15 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         cfg,
         "TRAIN",
         cfg.DATASETS.TRAIN,
-        filter_empty=data.FILTER_EMPTY_ANNOTATIONS,
+        filter_empty=data.FILTER_EMPTY_ANNOTATIONS and not cfg.DATASETS.LEFT_OUT,
         min_keypoints=(
             cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
         ),
     )
+    if cfg.DATASETS.LEFT_OUT:
+        records = _leave_out(records, cfg.DATASETS.LEFT_OUT, cfg.DATASETS.TRAIN[0])
+        if data.FILTER_EMPTY_ANNOTATIONS:
+            records = filter_images_with_only_crowd_annotations(records)
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
         names = ", ".join(cfg.DATASETS.TRAIN)
         message = f"{names}: none of {len(records)} images has an object to learn"
@@ -94,6 +106,23 @@ def _load_records(
             get_detection_dataset_dicts([name], **options), files[datasets.index(name)]
         )
     ]
+
+
+def _leave_out(
+    records: list[dict[str, Any]], names: Sequence[str], dataset_name: str
+) -> list[dict[str, Any]]:
+    """Return records without the objects of some classes, also of difficult ones."""
+    classes = left_out_classes(names, MetadataCatalog.get(dataset_name).thing_classes, dataset_name)
+    kept = [
+        {**r, "annotations": [a for a in r["annotations"] if a["category_id"] not in classes]}
+        for r in records
+    ]
+    before, after = (sum(len(r["annotations"]) for r in some) for some in (records, kept))
+    logging.getLogger(__name__).info(
+        "DATASETS.LEFT_OUT %s: %d of %d objects to train on are left out",
+        *(", ".join(names), before - after, before),
+    )
+    return kept
 
 
 def _check_shapes(records: list[dict[str, Any]], shape: str, key: str) -> None:

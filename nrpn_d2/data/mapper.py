@@ -3,11 +3,14 @@
 import logging
 from typing import Any
 
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, read_image
+from detectron2.modeling.matcher import Matcher
 from detectron2.structures import BoxMode
 
 from ..modeling.ignored import set_ignored_aside
+from ..modeling.labels import withhold_ignored
 from .faults import DatasetError
 from .reading import is_ignored
 
@@ -19,7 +22,30 @@ class VOCDatasetMapper(DatasetMapper):
 
     In training such an object is no ground truth but a box to ignore (``GroundTruth``):
     ``HardNegativeRPN`` keeps anchors and proposals on it out of the losses, and any ROI head works.
+    Proposals of a file that lie on it are left out here.
     """
+
+    @configurable
+    def __init__(
+        self, is_train: bool, *, background_iou: float = 0.3, ignore_ioa: float = 0.5, **kwargs: Any
+    ):
+        """
+        Args:
+            background_iou, ignore_ioa: a proposal lies on a box if its IoU is at least the one, or
+                this fraction of its area is inside.
+            kwargs: those of Detectron2's ``DatasetMapper``.
+        """
+        super().__init__(is_train, **kwargs)
+        self.background_iou = background_iou
+        self.ignore_ioa = ignore_ioa
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        ret = super().from_config(cfg, is_train)
+        ret["background_iou"] = cfg.MODEL.RPN.IOU_THRESHOLDS[0]
+        if "NRPN" in cfg.MODEL:
+            ret["ignore_ioa"] = cfg.MODEL.NRPN.IGNORE_IOA
+        return ret
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """See the base class.
@@ -43,7 +69,12 @@ class VOCDatasetMapper(DatasetMapper):
             logger.error("%s: the image is readable; mapping it failed", dataset_dict["file_name"])
             raise  # of an augmentation, for example
         if ignores:
-            mapped["instances"] = set_ignored_aside(mapped["instances"])
+            gt = mapped["instances"] = set_ignored_aside(mapped["instances"])
+            if "proposals" in mapped:
+                matcher = Matcher([self.background_iou], [0, 1])
+                (mapped["proposals"],) = withhold_ignored(
+                    [mapped["proposals"]], [gt], matcher, ignore_ioa=self.ignore_ioa
+                )
         return mapped
 
     def _mark_ignored(self, annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -123,6 +123,12 @@ def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
         check_wandb(cfg)
     if cfg.TEST.AUG.ENABLED:
         raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not supported")
+    generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if cfg.MODEL.LOAD_PROPOSALS != (generator == "PrecomputedProposals"):
+        raise ValueError(
+            f"MODEL.LOAD_PROPOSALS is {cfg.MODEL.LOAD_PROPOSALS} and MODEL.PROPOSAL_GENERATOR.NAME "
+            f"{generator!r}; proposals from files need True and 'PrecomputedProposals', an RPN not"
+        )
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     if not issubclass(architecture, (GeneralizedRCNN, ProposalNetwork)):
         raise ValueError(

@@ -109,6 +109,7 @@ def evaluate_run(study: Study, run: Run, folder: str) -> list[Result]:
         nms_thresholds=study.nms_thresholds,
         budgets=study.budgets,
         iou_thresholds=study.iou_thresholds,
+        left_out=cfg.DATASETS.LEFT_OUT,
     )
     results = [
         Result(*run, study.dataset, f"{nms:g}", metric, value)

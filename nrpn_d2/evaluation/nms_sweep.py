@@ -70,6 +70,7 @@ def evaluate_along_nms(
     nms_thresholds: Sequence[float],
     budgets: Sequence[int],
     iou_thresholds: Sequence[float],
+    left_out: Sequence[str] = (),
 ) -> dict[float, dict[str, float]]:
     """Evaluate a model's proposals at several NMS thresholds.
 
@@ -77,6 +78,7 @@ def evaluate_along_nms(
         model: see :func:`propose`; it is left in evaluation mode.
         loader: of the whole dataset.
         iou_thresholds: of the recall.
+        left_out: names of classes that were not trained, DATASETS.LEFT_OUT.
 
     Returns:
         NMS threshold -> the metrics of :class:`ProposalRecallEvaluator` without those of classes,
@@ -87,7 +89,9 @@ def evaluate_along_nms(
     evaluators = {
         threshold: DatasetEvaluators(
             [
-                ProposalRecallEvaluator(dataset_name, iou_thresholds=iou_thresholds, **common),
+                ProposalRecallEvaluator(
+                    dataset_name, iou_thresholds=iou_thresholds, left_out=left_out, **common
+                ),
                 ProposalErrorEvaluator(dataset_name, **common),
                 ScoreEvaluator(dataset_name, **common),
             ]

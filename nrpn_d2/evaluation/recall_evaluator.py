@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
+from ..data.checks import left_out_classes
 from ..utils.boxes import box_area, box_iou
 from .evaluator import PerImageEvaluator, format_table, read_proposals
 from .figures import recall_figure
@@ -40,7 +41,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
     and "R50" (recall at IoU 0.5; one for each threshold) of the model as it is configured, and
     "AR@K", "R50@K" of its K best proposals, for each budget K. The same for small, medium and large
     objects ("ARs", "R50m@K", ...), and "AR-name", "R50@K-name" for the objects of a class; matching
-    is class-agnostic for these, too. nan where there is no object.
+    is class-agnostic for these, too. nan where there is no object. With classes that were left out
+    of the training, "AR-seen", "R50@K-unseen" and so on are those of the other classes, and theirs.
 
     ``curves["recall"]`` holds arrays in [0, 1]: "iou" (50,) with "recall_vs_iou" {K: (50,)}, and
     "num_proposals" (P,) with "recall_vs_num" {IoU: (P,), "AR": (P,)}; the keys are text.
@@ -57,6 +59,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
             dataset_name,
             budgets=settings.BUDGETS,
             iou_thresholds=settings.IOU_THRESHOLDS,
+            left_out=cfg.DATASETS.LEFT_OUT,
             ground_truth=ground_truth,
         )
 
@@ -74,6 +77,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         dataset_name: str,
         *,
         iou_thresholds: Sequence[float] = (0.5, 0.7, 0.9),
+        left_out: Sequence[str] = (),  # names of classes
         **common: Any,  # of PerImageEvaluator
     ):
         super().__init__(dataset_name, **common)
@@ -83,6 +87,9 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         self._objects = self.ground_truth.boxes[to_find]
         self._images = self.ground_truth.images[to_find]
         self._classes = self.ground_truth.classes[to_find]
+        names = self.ground_truth.class_names
+        unseen = np.isin(self._classes, left_out_classes(left_out, names, dataset_name))
+        self._parts = {"seen": ~unseen, "unseen": unseen} if left_out else {}
         every_image = np.arange(len(self.ground_truth.image_index) + 1)
         self._first = np.searchsorted(self._images, every_image).tolist()
         self._thresholds = list(iou_thresholds)
@@ -148,6 +155,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         groups = {f"{size}{budget}": by_size[z] for size, z in ending.items()}
         for c, name in enumerate(self.ground_truth.class_names):
             groups[f"{budget}-{name}"] = by_size[ending[""]][self._classes == c]
+        for name, part in self._parts.items():
+            groups[f"{budget}-{name}"] = by_size[ending[""]][part]
         results = {}
         for suffix, overlaps in groups.items():
             results[f"AR{suffix}"] = 100 * float(average_recall(overlaps))
@@ -160,11 +169,14 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         metrics = [*(f"R{100 * t:g}" for t in self._thresholds), "AR"]
         rows = []
         for budget in budgets:
-            for size in SIZE_RANGES:
-                suffix = ("" if size == "all" else size.lower()) + budget
+            sizes = {size: ("" if size == "all" else size.lower()) + budget for size in SIZE_RANGES}
+            for of, suffix in {
+                **sizes,
+                **{part: f"{budget}-{part}" for part in self._parts},
+            }.items():
                 values = [results[metric + suffix] for metric in metrics]
-                rows.append([budget.lstrip("@") or "as configured", size, *values])
-        headers = ["#proposals", "size", *(f"IoU {t:g}" for t in self._thresholds), "AR"]
+                rows.append([budget.lstrip("@") or "as configured", of, *values])
+        headers = ["#proposals", "objects", *(f"IoU {t:g}" for t in self._thresholds), "AR"]
         return format_table(headers, rows)
 
     def _curves(self, pairs: Pairs, every: np.ndarray, most: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from registered_dataset import registered
 from small_models import small_cfg
 from small_training import training_cfg, write_images
 
-from nrpn_d2.data import VOCDatasetMapper
+from nrpn_d2.data import DatasetError, VOCDatasetMapper
 from nrpn_d2.data.loader import TrainLoader, build_train_loader
 from nrpn_d2.utils.seeding import seed_all, seeded
 
@@ -176,3 +177,21 @@ def test_errors(tmp_path, monkeypatch):
         build_train_loader(cfg, draw)
     with pytest.raises(ValueError, match="x.jpg: the record has no width"):
         loader([{"file_name": "x.jpg"}], group_by_aspect_ratio=True)
+
+
+def test_classes_that_are_left_out(tmp_path, restored_catalogs, caplog):
+    """Their objects are not there; with FILTER_EMPTY_ANNOTATIONS, nor are images with no others."""
+    objects = [[((0, 0, 9, 9), 0), ((0, 0, 8, 8), 1)], [((0, 0, 9, 9), 1, 1)]]
+    with registered(objects, ["cat", "dog"]) as name:
+        cfg = small_cfg(DATASETS__TRAIN=(name,), DATASETS__LEFT_OUT=["dog"])
+        for filters, expected in ((True, [[0]]), (False, [[0], []])):
+            cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
+            with caplog.at_level("INFO", "nrpn_d2"):
+                records = build_train_loader(cfg, lambda record: record)._records
+            classes = [[a["category_id"] for a in r["annotations"]] for r in records]
+            assert classes == expected
+            assert "LEFT_OUT dog: 2 of 3 objects" in caplog.text
+        assert len(DatasetCatalog.get(name)[0]["annotations"]) == 2
+        cfg.DATASETS.LEFT_OUT = ["dogs"]
+        with pytest.raises(DatasetError, match="'dogs', which is no class .* mean 'dog'"):
+            build_train_loader(cfg, lambda record: record)

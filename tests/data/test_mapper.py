@@ -3,12 +3,15 @@
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.transforms import Augmentation
+from detectron2.structures import BoxMode
+from small_models import small_cfg
 from voc_folder import write_voc_folder
 
 from nrpn_d2.data import DatasetError, VOCDatasetMapper, read_voc
@@ -42,6 +45,21 @@ def test_boxes_to_ignore_move_with_the_image(tmp_path):
     mapped = VOCDatasetMapper(True, augmentations=twice_and_flipped, image_format="BGR")(record)
     assert mapped["instances"].gt_boxes.tensor.tolist() == [[80, 0, 120, 40]]
     assert mapped["instances"].ignored_boxes.tensor.tolist() == [[20, 20, 60, 60]]
+
+
+def test_proposals_of_a_file_on_boxes_to_ignore_are_left_out(tmp_path):
+    """In training, where ROI heads would call them background."""
+    (record,) = records(tmp_path, CAT, DIFFICULT_DOG)
+    on_the_dog, elsewhere = [31, 11, 50, 30], [2, 20, 20, 38]
+    boxes = np.array([on_the_dog, CAT[1], elsewhere], np.float32)
+    record["proposal_boxes"] = boxes
+    record["proposal_objectness_logits"] = np.array([2, 1, 0], np.float32)
+    record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
+    cfg = small_cfg(MODEL__LOAD_PROPOSALS=True, INPUT__MIN_SIZE_TRAIN=(0,), INPUT__MIN_SIZE_TEST=0)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    for is_train, kept in ((True, [1, 2]), (False, [0, 1, 2])):
+        proposals = VOCDatasetMapper(cfg, is_train)(record)["proposals"]
+        assert proposals.proposal_boxes.tensor.tolist() == boxes[kept].tolist()
 
 
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])

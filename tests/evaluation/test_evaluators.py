@@ -34,7 +34,7 @@ def test_recall_by_budget_size_and_class():
         proposals([[100, 100, 250, 190]]),  # IoU 0.6 with the large object
     ]
     with registered(objects, ["ring", "disc"]) as name:
-        evaluator = ProposalRecallEvaluator(name, budgets=[1, 3])
+        evaluator = ProposalRecallEvaluator(name, budgets=[1, 3], left_out=["disc"])
         results = evaluate(evaluator, outputs)["box_proposals"]
     # One proposal per image: the medium one is found, the large one at IoU 0.5 only.
     assert results["R50@1"] == pytest.approx(200 / 3)
@@ -46,8 +46,8 @@ def test_recall_by_budget_size_and_class():
     assert results["ARs@3"] == pytest.approx(70)
     assert results["AR@3"] == pytest.approx(100 * (7 + 10 + 3) / 30)
     assert results["R70@3-ring"] == 100 and results["R70@3-disc"] == 50
-    assert results["AR@3-ring"] == pytest.approx(70)
-    assert results["AR@3-disc"] == pytest.approx(100 * (10 + 3) / 20)
+    assert results["AR@3-ring"] == results["AR@3-seen"] == pytest.approx(70)
+    assert results["AR@3-disc"] == results["AR@3-unseen"] == pytest.approx(100 * (10 + 3) / 20)
 
 
 def test_proposals_count_by_score_and_not_by_position():

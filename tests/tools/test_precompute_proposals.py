@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import precompute_proposals
 import pytest
@@ -66,6 +68,27 @@ def test_a_detector_on_the_file_detects_the_same(tmp_path):
     assert len(expected) > 0
     np.testing.assert_allclose(instances.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
     np.testing.assert_allclose(instances.scores, expected.scores, atol=1e-5)
+
+
+def test_any_folder(tmp_path):
+    """The same as for a dataset; what cannot be read is said at the end."""
+    _, _, _, path = precompute(tmp_path)
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for n in range(2):
+        (tmp_path / f"{n}.png").rename(tmp_path / "photos" / f"more/{n}.png")
+    broken = tmp_path / "photos" / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    output = str(tmp_path / "folder.json")
+    arguments = ["--config-file", str(tmp_path / "config.yaml"), "--output", output]
+    arguments += ["--images", str(tmp_path / "photos"), "DATASETS.TEST", "()"]
+    with pytest.raises(
+        SystemExit, match=rf"1 of 3 images are not in it:\n{re.escape(str(broken))}"
+    ):
+        precompute_proposals.main(precompute_proposals.parse_args(arguments))
+    of_folder, of_dataset = load_proposals(output), load_proposals(path)
+    assert list(of_folder) == ["more/0.png", "more/1.png"]
+    for one, other in zip(of_folder.values(), of_dataset.values()):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
 
 
 def test_another_ending_is_refused_before_the_work():
