@@ -63,20 +63,18 @@ def check_registered(name: str, origin: str) -> None:
         raise DatasetError(f"{message}Correct it, or DATASETS.OWN or VOC_NAME and VOC_ROOT")
 
 
-def left_out_classes(
-    left_out: Sequence[str], class_names: Sequence[str], dataset_name: str
-) -> list[int]:
+def left_out_classes(left_out: Sequence[str], names: Sequence[str], dataset_name: str) -> list[int]:
     """Return the numbers of the classes in DATASETS.LEFT_OUT.
 
     Raises:
         DatasetError: the dataset has no such class.
     """
     for name in left_out:
-        if name not in class_names:
-            hint = did_you_mean(name, class_names)
+        if name not in names:
+            hint = did_you_mean(name, names)
             message = f"DATASETS.LEFT_OUT names {name!r}, which is no class of {dataset_name!r}; "
-            raise DatasetError(f"{message}{hint}The classes are {', '.join(class_names)}")
-    return [class_names.index(name) for name in left_out]
+            raise DatasetError(f"{message}{hint}The classes are {', '.join(names)}")
+    return [names.index(name) for name in left_out]
 
 
 def _check_num_classes(key: str, name: str, of_model: int) -> None:
