@@ -100,7 +100,10 @@ def test_data_and_the_run_are_equal(name):
     assert list(lazy.dataloader.train.dataset.names) == list(cfg.DATASETS.TRAIN)
     assert [lazy.dataloader.test.dataset.names] == list(cfg.DATASETS.TEST)
     assert lazy.dataloader.train.total_batch_size == cfg.SOLVER.IMS_PER_BATCH
+    # Top-level names are saved, and references in copies of a part lead nowhere
+    assert set(lazy) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
     train = lazy.train
+    assert train.init_checkpoint == cfg.MODEL.WEIGHTS
     run = (train.max_iter, train.checkpointer.period, train.eval_period)
     assert run == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD)
     assert train.checkpointer.max_to_keep == cfg.SOLVER.CHECKPOINTS_TO_KEEP

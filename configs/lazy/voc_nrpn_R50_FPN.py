@@ -22,25 +22,25 @@ model.pixel_mean = [103.53, 116.28, 123.675]
 model.pixel_std = [1.0, 1.0, 1.0]
 model.input_format = "BGR"
 
-rpn = model.proposal_generator
-rpn.in_features = ["p2", "p3", "p4", "p5", "p6"]
-rpn.head.update(in_channels=256, num_anchors=3)
-rpn.anchor_generator.sizes = [[32], [64], [128], [256], [512]]
-rpn.anchor_generator.strides = [4, 8, 16, 32, 64]
-rpn.pre_nms_topk = (2000, 1000)
-rpn.post_nms_topk = (1000, 1000)
-rpn.warmup_iters = 1036
+_rpn = model.proposal_generator
+_rpn.in_features = ["p2", "p3", "p4", "p5", "p6"]
+_rpn.head.update(in_channels=256, num_anchors=3)
+_rpn.anchor_generator.sizes = [[32], [64], [128], [256], [512]]
+_rpn.anchor_generator.strides = [4, 8, 16, 32, 64]
+_rpn.pre_nms_topk = (2000, 1000)
+_rpn.post_nms_topk = (1000, 1000)
+_rpn.warmup_iters = 1036
 
-heads = model.roi_heads
-heads.batch_size_per_image = 512
-heads.proposal_matcher.update(thresholds=[0.5], labels=[0, 1])
-heads.box_in_features = ["p2", "p3", "p4", "p5"]
-heads.box_pooler.update(scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32), pooler_type="ROIAlignV2")
-heads.box_head = L(FastRCNNConvFCHead)(
+_heads = model.roi_heads
+_heads.batch_size_per_image = 512
+_heads.proposal_matcher.update(thresholds=[0.5], labels=[0, 1])
+_heads.box_in_features = ["p2", "p3", "p4", "p5"]
+_heads.box_pooler.update(scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32), pooler_type="ROIAlignV2")
+_heads.box_head = L(FastRCNNConvFCHead)(
     input_shape=ShapeSpec(channels=256, height=7, width=7), conv_dims=[], fc_dims=[1024, 1024]
 )
-heads.box_predictor.input_shape = ShapeSpec(channels=1024)
-heads.box_predictor.update(smooth_l1_beta=0.0, test_nms_thresh=0.5)
+_heads.box_predictor.input_shape = ShapeSpec(channels=1024)
+_heads.box_predictor.update(smooth_l1_beta=0.0, test_nms_thresh=0.5)
 
 dataloader.train.dataset.names = ["nrpn_voc_2007_trainval", "nrpn_voc_2012_trainval"]
 dataloader.train.mapper.augmentations[0].update(

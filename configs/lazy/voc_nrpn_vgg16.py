@@ -1,8 +1,6 @@
 # ../voc_nrpn_vgg16.yaml as a LazyConfig, for Detectron2's trainer:
-#     python detectron2/tools/lazyconfig_train_net.py --config-file configs/lazy/voc_nrpn_vgg16.py \
-#         train.init_checkpoint=vgg16.pth
-# tests/test_lazy_configs.py compares it with the YAML. Detectron2's checkpointer does not know
-# torchvision://vgg16, which the YAML starts from: vgg16.pth is a checkpoint of train_net.py.
+#     python detectron2/tools/lazyconfig_train_net.py --config-file configs/lazy/voc_nrpn_vgg16.py
+# tests/test_lazy_configs.py compares it with the YAML
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
@@ -142,7 +140,7 @@ lr_multiplier = L(WarmupParamScheduler)(
 )
 train = dict(
     output_dir="output/lazy_voc_nrpn_vgg16",
-    init_checkpoint="",
+    init_checkpoint="torchvision://vgg16",
     max_iter=100220,
     amp=dict(enabled=False),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
