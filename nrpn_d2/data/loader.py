@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
-    MetadataCatalog,
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
@@ -29,7 +28,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..utils.seeding import seeded
-from .checks import left_out_classes
+from .checks import class_names, left_out_classes
 from .mapper import VOCDatasetMapper
 from .proposal_files import add_proposals
 from .reading import is_ignored
@@ -53,7 +52,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         ),
     )
     if cfg.DATASETS.LEFT_OUT:
-        records = _leave_out(records, cfg.DATASETS.LEFT_OUT, cfg.DATASETS.TRAIN[0])
+        records = _leave_out(records, cfg.DATASETS.LEFT_OUT, cfg.DATASETS.TRAIN)
         if data.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
@@ -109,10 +108,12 @@ def _load_records(
 
 
 def _leave_out(
-    records: list[dict[str, Any]], names: Sequence[str], dataset_name: str
+    records: list[dict[str, Any]], names: Sequence[str], datasets: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return records without the objects of some classes, also of difficult ones."""
-    classes = left_out_classes(names, MetadataCatalog.get(dataset_name).thing_classes, dataset_name)
+    # Lists of images without objects have no classes, all others the same
+    dataset = next((name for name in datasets if class_names(name)), datasets[0])
+    classes = left_out_classes(names, class_names(dataset), dataset)
     kept = [
         {**r, "annotations": [a for a in r["annotations"] if a["category_id"] not in classes]}
         for r in records
