@@ -11,6 +11,7 @@ Everything is written to OUTPUT_DIR. Several machines: --num-machines, --machine
 """
 
 import argparse
+import os
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> dict:
 
     from nrpn_d2.checkpoint.trained_model import load_weights
     from nrpn_d2.engine.defaults import setup_run
+    from nrpn_d2.engine.run_page import write_evaluation_page
     from nrpn_d2.engine.trainer import Trainer
 
     cfg = setup_run(args.config_file, args.opts, resume=args.resume, eval_only=args.eval_only)
@@ -44,6 +46,7 @@ def main(args: argparse.Namespace) -> dict:
         model = Trainer.build_model(cfg)
         load_weights(cfg, model)
         results = Trainer.test(cfg, model)
+        write_evaluation_page(os.path.join(cfg.OUTPUT_DIR, "inference"))
         if comm.is_main_process():
             verify_results(cfg, results)
         return results

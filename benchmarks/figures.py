@@ -8,12 +8,15 @@ docs/false_positives.png  confident false positives of shapes_rpn and of shapes_
 docs/proposals.png        what RPN, nRPN and detector of shapes_nrpn find in four test images
 docs/predictions.png      one of these images as tools/predict.py draws it
 docs/shapes_recall.png    recall of shapes_rpn and shapes_nrpn
+docs/run_page.png         the page of shapes_nrpn, if there is a Chromium
+docs/comparison_page.png  the page of both, likewise
 
 Both have SEED 1. The runs are kept in output/figures and not trained again.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +43,19 @@ def publish(source: str, name: str, width: int | None = None) -> None:
     path = os.path.join("docs", name)
     picture.save(path, optimize=True)
     print(f"Wrote {path}: {os.path.getsize(path) // 1024} KiB")
+
+
+def photograph(page: str, name: str, height: int) -> None:
+    """Publish a screenshot of a page."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        print(f"docs/{name} stays: there is no chromium")
+        return
+    path = os.path.abspath(f"output/{name}")
+    flags = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size=1280,{height}"]
+    command = [browser, *flags, f"--screenshot={path}", f"file://{os.path.abspath(page)}"]
+    subprocess.run(command, check=True, capture_output=True)
+    publish(path, name)
 
 
 def run_folder(config: str) -> str:
@@ -100,6 +116,8 @@ def main() -> None:
     publish("output/false_positives.png", "false_positives.png")
     call("tools/compare_runs.py", *map(run_folder, CONFIGS), "--output", "output/shapes")
     publish("output/shapes/recall.png", "shapes_recall.png", width=1200)
+    photograph(f"{folder}/index.html", "run_page.png", 1000)
+    photograph("output/shapes/index.html", "comparison_page.png", 1000)
 
 
 if __name__ == "__main__":

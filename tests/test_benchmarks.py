@@ -14,6 +14,7 @@ COMMANDS = {  # and a line that they print
     "other_heads.py --iterations 4 --images 4": "Mask R-CNN ",
     "inference.py --rounds 1 --size 64 96": "stock ",
     "read_voc.py --images 50": "images/s",
+    "run_page.py --classes 3 --images 20": "Page of 3 classes, 20 images",
 }
 
 

@@ -27,9 +27,11 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from nrpn_d2.evaluation.comparison import compare_runs
+    from nrpn_d2.evaluation.page.pages import write_comparison_page
 
     print(compare_runs(args.runs, args.output))
-    print(f"Figures and comparison.txt are in {args.output}")
+    page = write_comparison_page(args.runs, args.output)
+    print(f"Figures and comparison.txt are in {args.output}; open {page}")
 
 
 if __name__ == "__main__":

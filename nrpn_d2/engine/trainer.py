@@ -35,6 +35,7 @@ from .hooks import (
     finite,
 )
 from .resume import check_training_state, config_changes, warn_of_changes
+from .run_page import RunPage
 from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
 from .wandb_hook import WandbHook
 
@@ -206,6 +207,8 @@ class Trainer(DefaultTrainer):
             hooks.append(WarnOfMisfits(self.cfg))
         if comm.is_main_process() and evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
+        if comm.is_main_process():
+            hooks.append(RunPage(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.CHECKPOINT_PERIOD))
         return hooks
 
     def build_writers(self) -> list[EventWriter]:

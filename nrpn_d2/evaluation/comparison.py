@@ -27,30 +27,41 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
     Raises:
         ValueError: the same run twice, runs of different datasets, or a broken results.json.
     """
-    groups = []
-    for argument in arguments:
-        name, equals, members = argument.partition("=")
-        is_group = equals and not os.path.exists(argument)
-        groups.append((name, members.split(",")) if is_group else ("", [argument]))
-    paths = [path for _, members in groups for path in members]
-    names = dict(zip(paths, run_names(paths)))
-    runs = {path: read_run(path) for path in paths}
+    groups = group_runs(arguments)
+    runs = {path: read_run(path) for members in groups.values() for path in members}
     if len({run["dataset"] for run in runs.values()}) > 1:
         listed = ", ".join(f"{path} of '{run['dataset']}'" for path, run in runs.items())
         raise ValueError(f"runs of different datasets cannot be compared: {listed}")
     columns, curves = {}, {}
-    for group, members in groups:
-        column = f"{group} ({len(members)})" if group else names[members[0]]
+    names = dict(zip(runs, run_names([*runs])))
+    for group, members in groups.items():
+        several = len(members) > 1
+        column = f"{group} ({len(members)})" if several else group
         columns[column] = [runs[path]["metrics"] for path in members]
         for path in members:
-            label = f"{group}, {names[path]}" if group else names[path]
-            curves[label] = runs[path]["curves"]
+            curves[f"{group}, {names[path]}" if several else group] = runs[path]["curves"]
     os.makedirs(output_dir, exist_ok=True)
     table = comparison_table(columns)
     with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
         f.write(table + "\n")
     draw_runs(output_dir, curves)
     return table
+
+
+def group_runs(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return name -> paths, of one run or of several seeds; see :func:`compare_runs`.
+
+    Raises:
+        ValueError: the same run twice.
+    """
+    groups: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        name, equals, members = argument.partition("=")
+        is_group = equals and not os.path.exists(argument)
+        groups.append((name, members.split(",")) if is_group else ("", [argument]))
+    paths = [path for _, members in groups for path in members]
+    names = dict(zip(paths, run_names(paths)))
+    return {name or names[members[0]]: members for name, members in groups}
 
 
 def run_names(paths: Sequence[str]) -> list[str]:
@@ -81,12 +92,7 @@ def comparison_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     Args:
         columns: name -> task -> {metric: value} of one run, or of several with other seeds.
     """
-    rows: dict[tuple[str, str], dict[str, list[float]]] = {}  # in the order of the first with them
-    for name, group in columns.items():
-        for results in group:
-            for evaluator in EVALUATORS:
-                for *title, value in evaluator.compare(results):
-                    rows.setdefault(tuple(title), {}).setdefault(name, []).append(float(value))
+    rows = comparison_rows(columns)
     table = []
     for title, row in rows.items():
         cells = [_mean(row.get(name, []), len(group)) for name, group in columns.items()]
@@ -94,12 +100,32 @@ def comparison_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     return format_table(["", "#proposals", *columns], table)
 
 
+def comparison_rows(
+    columns: Mapping[str, Sequence[dict[str, Any]]],
+) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Return metric and number of proposals -> column -> what its runs have of it."""
+    rows: dict[tuple[str, str], dict[str, list[float]]] = {}  # in the order of the first with them
+    for name, group in columns.items():
+        for results in group:
+            for evaluator in EVALUATORS:
+                for *title, value in evaluator.compare(results):
+                    rows.setdefault(tuple(title), {}).setdefault(name, []).append(float(value))
+    return rows
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and half the width of its 95 % interval, nan for one value; both are nan if
+    one value is.
+    """
+    if not values or not all(map(math.isfinite, values)):
+        return math.nan, math.nan
+    if len(values) == 1:
+        return values[0], math.nan
+    t = STUDENT_T.get(len(values), 2.262)
+    return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(len(values))
+
+
 def _mean(values: Sequence[float], count: int) -> float | str:
     """Return the mean of ``count`` values, and for several its interval; nan if one is missing."""
-    if len(values) < count or not all(map(math.isfinite, values)):
-        return math.nan
-    mean = statistics.fmean(values)
-    if count == 1:
-        return mean
-    t = STUDENT_T.get(count, 2.262)
-    return f"{mean:.2f} +- {t * statistics.stdev(values) / math.sqrt(count):.2f}"
+    mean, half = interval(values if len(values) == count else ())
+    return mean if math.isnan(half) else f"{mean:.2f} +- {half:.2f}"

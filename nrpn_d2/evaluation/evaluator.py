@@ -27,6 +27,7 @@ class PerImageEvaluator(DatasetEvaluator):
     Attributes:
         curves: after ``evaluate``, in the main process: what figures are drawn from, by kind. Made
             of dicts with text as keys, lists, arrays and numbers, as JSON is.
+        files: likewise, name -> JSON of its own beside the results.
         figures: kind -> function that draws {name of the run: curve of that kind}.
     """
 
@@ -63,6 +64,7 @@ class PerImageEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._records: dict[int, Any] = {}
         self.curves: dict[str, Any] = {}
+        self.files: dict[str, Any] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """

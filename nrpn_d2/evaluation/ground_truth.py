@@ -1,6 +1,6 @@
 """The annotated objects of a registered dataset as flat arrays."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ class GroundTruth:
         ignored: (G,) bool; difficult or crowd, neither to be found nor an error if found.
         crowd: (G,) bool, those of the ignored that are a group of objects in one box.
         images: (G,) int in [0, N), ascending.
+        file_names: of the N images; "" where the dataset does not say.
     """
 
     dataset_name: str
@@ -31,6 +32,7 @@ class GroundTruth:
     ignored: np.ndarray
     crowd: np.ndarray
     images: np.ndarray
+    file_names: Sequence[str] = ()
 
     def index_of(self, image_id: Hashable) -> int:
         """Return the number n of an image; it is an error if the dataset lacks it."""
@@ -73,4 +75,5 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
         ignored=difficult | crowd,
         crowd=crowd & ~difficult,  # a difficult object is one object, however it is marked
         images=np.array([n for n, _ in objects], np.int64),
+        file_names=[record.get("file_name", "") for record in dicts],
     )

@@ -16,6 +16,7 @@ from ..utils.saving import atomic_open
 from ..utils.text_files import load_json
 from .evaluator import PerImageEvaluator, together
 from .figures import save_figure
+from .mistakes import MistakeEvaluator
 from .proposal_errors import ProposalErrorEvaluator
 from .recall_evaluator import ProposalRecallEvaluator
 from .voc_evaluator import VOCDetectionEvaluator
@@ -28,6 +29,7 @@ EVALUATORS: list[type[PerImageEvaluator]] = [
     ProposalRecallEvaluator,
     ProposalErrorEvaluator,
     VOCDetectionEvaluator,
+    MistakeEvaluator,
 ]
 
 
@@ -42,7 +44,8 @@ class WritingEvaluators(DatasetEvaluators):
     def evaluate(self) -> dict[str, dict[str, float]]:
         results = super().evaluate()
         curves = {kind: c for e in self._evaluators for kind, c in e.curves.items()}
-        run = self._output_dir, self._dataset_name, results, curves
+        files = {name: content for e in self._evaluators for name, content in e.files.items()}
+        run = self._output_dir, self._dataset_name, results, curves, files
         together(lambda: write_run(*run) if comm.is_main_process() else None)
         return results
 
@@ -52,6 +55,7 @@ def write_run(
     dataset_name: str,
     results: Mapping[str, Mapping[str, float]],
     curves: Mapping[str, Any],
+    files: Mapping[str, Any] | None = None,
 ) -> None:
     """Write results.json (metrics and curves; nan is null), results.csv (four digits) and, as PNG
     and PDF, the figures of the curves. Where figures fail, the error is logged.
@@ -59,7 +63,11 @@ def write_run(
     Args:
         results: task -> {metric: value}; the metric of one class is "metric-class".
         curves: of the evaluators, together.
+        files: likewise; more JSON files by name.
     """
+    for name, content in (files or {}).items():
+        with atomic_open(os.path.join(output_dir, name), "w") as f:
+            f.write(json.dumps(content, allow_nan=False, separators=(",", ":")))
     run = {"dataset": dataset_name, "metrics": results, "curves": curves}
     with atomic_open(os.path.join(output_dir, "results.json"), "w") as f:
         json.dump(_plain(run), f, indent=1, allow_nan=False)

@@ -63,28 +63,12 @@ class VOCDetectionEvaluator(PerImageEvaluator):
 
     def _read(self, output: dict[str, Any], n: int, origin: str) -> dict[str, tuple]:
         """Return task -> classes, scores and boxes of the detections."""
-        if "instances" not in output:
-            reason = "AP needs a detector, a ProposalNetwork has proposals only"
-            raise ValueError(f"{origin}: the output has no 'instances'; {reason}")
-        tasks = {"bbox": output["instances"]}
+        tasks = {"bbox": output.get("instances")}
         tasks.update({f"bbox@{k}": found for k, found in output.get("instances_at", {}).items()})
         # Tasks with the same detections share their arrays
-        arrays = {id(found): self._read_instances(found, origin) for found in tasks.values()}
+        distinct = {id(found): found for found in tasks.values()}
+        arrays = {i: read_instances(x, self.ground_truth, origin) for i, x in distinct.items()}
         return {task: arrays[id(found)] for task, found in tasks.items()}
-
-    def _read_instances(
-        self, instances: Instances, origin: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        boxes = instances.pred_boxes.tensor.cpu().numpy()
-        scores = instances.scores.cpu().numpy()
-        classes = instances.pred_classes.cpu().numpy()
-        check_boxes(boxes, scores, origin)
-        num_classes = len(self.ground_truth.class_names)
-        if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
-            message = f"{origin}: predicted classes are {classes.min()} to {classes.max()}, but "
-            message += f"'{self.ground_truth.dataset_name}' has {num_classes} classes"
-            raise ValueError(f"{message}; check MODEL.ROI_HEADS.NUM_CLASSES")
-        return classes.astype(np.int32), scores.copy(), boxes.copy()  # and let go of the tensors
 
     def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
         tasks = next(iter(records.values()), {"bbox": None})
@@ -140,3 +124,26 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         if len(names) > 20:
             headers, *rows = zip(headers, *rows)
         return format_table(headers, rows)
+
+
+def read_instances(
+    instances: Instances | None, ground_truth: GroundTruth, origin: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return classes (D,), scores (D,) and boxes (D, 4) of the detections of one image.
+
+    Raises:
+        ValueError: they are None, or do not belong to the dataset.
+    """
+    if instances is None:
+        reason = "AP needs a detector, a ProposalNetwork has proposals only"
+        raise ValueError(f"{origin}: the output has no 'instances'; {reason}")
+    boxes = instances.pred_boxes.tensor.cpu().numpy()
+    scores = instances.scores.cpu().numpy()
+    classes = instances.pred_classes.cpu().numpy()
+    check_boxes(boxes, scores, origin)
+    num_classes = len(ground_truth.class_names)
+    if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+        message = f"{origin}: predicted classes are {classes.min()} to {classes.max()}, but "
+        message += f"'{ground_truth.dataset_name}' has {num_classes} classes"
+        raise ValueError(f"{message}; check MODEL.ROI_HEADS.NUM_CLASSES")
+    return classes.astype(np.int32), scores.copy(), boxes.copy()  # and let go of the tensors

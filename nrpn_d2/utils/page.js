@@ -33,6 +33,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // arrow keys show its neighbours, Escape closes.
 const dialog = document.createElement("dialog");
 dialog.className = "zoom";
+dialog.addEventListener("close", () => dialog.replaceChildren());
 document.body.append(dialog);
 
 function magnify(picture) {
@@ -45,7 +46,9 @@ function magnify(picture) {
   copy.removeAttribute("tabindex");
   copy.addEventListener("click", () => dialog.classList.toggle("closer"));
   const caption = document.createElement("p");
-  caption.textContent = picture.closest("figure")?.querySelector("figcaption")?.textContent ?? "";
+  const parts = picture.closest("figure")?.querySelectorAll("figcaption, h3, .legend") ?? [];
+  for (const part of parts) caption.append(...part.cloneNode(true).childNodes, " ");
+  caption.className = "legend";
   dialog.replaceChildren(close, copy, caption);
   dialog.classList.remove("closer");
   dialog.picture = picture;

@@ -10,12 +10,15 @@ import base64
 import hashlib
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from .saving import atomic_open
@@ -107,16 +110,25 @@ def details(summary: str, *content: Any) -> Html:
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], sortable: bool = True) -> Html:
     """Return a table; a click on a column's header sorts it. Cells are text, numbers or Cells."""
-    head = element("thead", element("tr", *(element("th", x, scope="col") for x in header)))
-    body = element("tbody", *(element("tr", *map(_cell, row)) for row in rows))
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    looks = map(_look, cells[0]) if cells else ()
+    heads = (element("th", x, scope="col", class_=look) for x, look in zip_longest(header, looks))
+    head = element("thead", element("tr", *heads))
+    body = element("tbody", *(element("tr", *map(_td, row)) for row in cells))
     inner = element("table", head, body, class_="sortable" if sortable else None)
     return element("div", inner, class_="wide", tabindex=0)
 
 
-def _cell(cell: Any) -> Html:
-    cell = cell if isinstance(cell, Cell) else Cell(cell)
+def _td(cell: Cell) -> Html:
     shade = None if cell.shade is None else f"--shade:{100 * cell.shade:.0f}%"
-    return element("td", number(cell.text), data_value=cell.value, style=shade)
+    attributes = {"data_value": cell.value, "style": shade, "class_": _look(cell)}
+    return element("td", number(cell.text), **attributes)
+
+
+def _look(cell: Cell) -> str | None:
+    """Return the class of a cell whose text is no number."""
+    text = str(number(cell.text))
+    return None if not text or re.match(r"[-+\u2212]?[\d.]|n/a$", text) else "text"
 
 
 def number(value: Any, digits: int = 3) -> Any:
@@ -129,7 +141,7 @@ def number(value: Any, digits: int = 3) -> Any:
 
 
 def figure(content: Html, caption: Any = "") -> Html:
-    return element("figure", content, element("figcaption", caption))
+    return element("figure", content, *([element("figcaption", caption)] if caption else []))
 
 
 def chart(drawing: "Figure", caption: str) -> Html:
@@ -140,8 +152,7 @@ def chart(drawing: "Figure", caption: str) -> Html:
         encoded, kind = io.BytesIO(), "png"
         drawing.savefig(encoded, format="png", transparent=True, dpi=150)
     source = _data(encoded.getvalue(), f"image/{kind}")
-    image = element("img", src=source, alt=caption, class_="chart zoomable", **_BUTTON)
-    return figure(image, caption)
+    return figure(zoomable("img", src=source, alt=caption, class_="chart"), caption)
 
 
 def picture(image: np.ndarray, boxes: Sequence[Box] = (), alt: str = "", side: int = _SIDE) -> Html:
@@ -164,11 +175,22 @@ def picture(image: np.ndarray, boxes: Sequence[Box] = (), alt: str = "", side: i
         preserveAspectRatio="none",
     )
     drawn = (_rectangle(box, width, height) for box in reversed(boxes[:_BOXES]))
-    attributes = {"viewBox": f"0 0 {width} {height}", "aria-label": alt or "picture", **_BUTTON}
-    return element("svg", pixels, *drawn, class_="zoomable", **attributes)
+    attributes = {"viewBox": f"0 0 {width} {height}", "aria-label": alt or "picture"}
+    return zoomable("svg", pixels, *drawn, class_="picture", **attributes)
 
 
-_BUTTON = {"role": "button", "tabindex": 0}  # a picture that can be magnified
+def file_picture(path: str, boxes: Sequence[Box] = (), side: int = _SIDE) -> Html:
+    """Return the :func:`picture` of a file, or a remark where it cannot be read."""
+    try:
+        return picture(read_image(path, "RGB"), boxes, path, side)
+    except Exception:  # Pillow's parsers raise nearly anything on a broken file
+        return paragraph("(unreadable)")
+
+
+def zoomable(name: str, *content: Any, class_: str, **attributes: Any) -> Html:
+    """Return an element, a picture, that a click magnifies."""
+    class_ = f"{class_} zoomable"
+    return element(name, *content, class_=class_, role="button", tabindex=0, **attributes)
 
 
 def legend(*looks: str, **names: str) -> Html:

@@ -29,7 +29,7 @@ def evaluate(output_dir, *overrides, other_datasets=()):
 
 def test_the_config_names_budgets_and_thresholds(tmp_path):
     _, results = evaluate(tmp_path)
-    assert list(results) == ["box_proposals", "proposal_errors", "bbox"]
+    assert list(results) == ["box_proposals", "proposal_errors", "bbox", "mistakes"]
     assert results["bbox"]["AP50"] == 100
     recalls = [key for key in results["box_proposals"] if key.startswith("R") and "-" not in key]
     assert recalls == [f"R60{size}{at}" for at in ("", "@2", "@4") for size in ("s", "m", "l", "")]
@@ -39,7 +39,7 @@ def test_the_config_names_budgets_and_thresholds(tmp_path):
 
 def test_a_proposal_network_has_no_ap(tmp_path):
     _, results = evaluate(tmp_path, "MODEL.META_ARCHITECTURE", "ProposalNetwork")
-    assert list(results) == ["box_proposals", "proposal_errors"]
+    assert list(results) == ["box_proposals", "proposal_errors", "mistakes"]
 
 
 def test_several_datasets_have_folders_of_their_own(tmp_path):

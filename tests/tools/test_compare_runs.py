@@ -1,7 +1,11 @@
+"""tools/compare_runs.py: table, figures and page of several runs, and of one."""
+
 import json
 
 import compare_runs
 import pytest
+from browser import WIDTHS, column, opened
+from run_folders import write_run_folder
 from test_comparison import RPN
 from test_runs import CURVES
 
@@ -52,3 +56,50 @@ def test_broken_curves_are_named(tmp_path, broken):
     with pytest.raises(ValueError, match=f"curves of an evaluation: '{next(iter(broken))}' of a "):
         compare(path, "--output", tmp_path / "out")
     assert (tmp_path / "out" / "comparison.txt").exists()
+
+
+GROUP = "<b>nRPN"
+
+
+@pytest.fixture(scope="module")
+def page_of_runs(tmp_path_factory):
+    """Of a run, and of a group of two that are better."""
+    folder = tmp_path_factory.mktemp("runs")
+    images = folder / "images"
+    first, *others = (
+        write_run_folder(folder / name, gain=gain, images=images)
+        for name, gain in (("rpn", 0), ("seed1", 10), ("seed2", 12))
+    )
+    group = f"{GROUP}={','.join(map(str, others))}"
+    compare(first, group, "--output", folder / "both")
+    return folder / "both" / "index.html"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_of_several_runs(page_of_runs, browser, width):
+    with opened(browser, page_of_runs, width) as page:
+        tiles = page.locator(".tiles").inner_text()
+        # Means of 70 and 72, and of 2.5 and 2.3
+        assert f"71\nmAP, IoU 0.5\nbest: {GROUP}; rpn 60" in tiles
+        assert f"2.4\nconfident background per image\nbest: {GROUP}; rpn 3.5" in tiles
+        headers = page.locator("section:first-of-type th").all_inner_texts()
+        assert [h.split(" ")[0] for h in headers[2:]] == ["rpn", GROUP, GROUP]
+        assert headers[-1].startswith(f"{GROUP} − rpn")
+        row = page.locator("tr", has_text="mAP, IoU 0.5").locator("td").all_inner_texts()
+        assert row[2:] == ["60", "71 ± 13", "+11"]
+        page.locator("section:first-of-type th button").last.click()
+        assert column(page, 0)[0] == "mAP, IoU 0.5"
+        assert page.locator(".plot path.band").count() > 5
+        losses = page.locator("figure", has_text="Losses: total").locator(".legend")
+        assert losses.inner_text().split("\n")[0].startswith("rpn")
+        # Images 2 and 3 have two mistakes fewer, image 1 one, each beside its other self
+        names = page.locator(".pairs h3").all_inner_texts()
+        assert names == ["2.png", "3.png", "1.png"]
+        captions = page.locator(".pairs .pair").nth(1).locator("figcaption").all_inner_texts()
+        assert captions == ["rpn: 3 wrong, 1 missed", f"{GROUP}: 1 wrong, 1 missed"]
+
+
+def test_one_run_has_its_own_page(tmp_path):
+    folder = write_run_folder(tmp_path / "rpn")
+    compare(folder, "--output", tmp_path / "out")
+    assert "<title>Run rpn</title>" in (tmp_path / "out" / "index.html").read_text()

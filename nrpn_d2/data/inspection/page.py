@@ -13,6 +13,7 @@ from ...utils.page import (
     details,
     element,
     figure,
+    file_picture,
     grid,
     legend,
     markup,
@@ -59,7 +60,7 @@ def _of_kind(findings: Sequence[Finding], records: dict[str, dict[str, Any]]) ->
     for finding in [finding for finding in findings if finding.image][:_PICTURES]:
         faults = [Box(box, "fault") for box in finding.boxes]
         files = [path for path in (finding.image, finding.other) if path]
-        pictures = [_file_picture(f, faults + _objects(records.get(f, {}))) for f in files]
+        pictures = [file_picture(f, faults + _objects(records.get(f, {}))) for f in files]
         figures.append(figure(_pair(pictures), finding.message))
     yield grid(*figures)
     lines = (element("li", finding.message) for finding in findings[:_LINES])
@@ -75,7 +76,7 @@ def _samples(inspection: Inspection, cfg: CfgNode) -> Iterable[Html]:
     for number in sorted(chosen):
         record = {"annotations": [], **inspection.readable[number].record}
         path = record["file_name"]
-        before = _file_picture(path, _objects(record))
+        before = file_picture(path, _objects(record))
         try:
             with seeded(0, number):
                 after = _mapped_picture(mapper(record), cfg.INPUT.FORMAT)
@@ -102,10 +103,3 @@ def _objects(record: dict[str, Any]) -> list[Box]:
     return [
         Box(absolute_box(obj), "ignored" if is_ignored(obj) else "object") for obj in annotations
     ]
-
-
-def _file_picture(path: str, boxes: Sequence[Box]) -> Html:
-    try:
-        return picture(detection_utils.read_image(path, "RGB"), boxes, path)
-    except Exception:  # an unreadable image is what is to be reported
-        return paragraph("(unreadable)")

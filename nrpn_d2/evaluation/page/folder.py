@@ -1,0 +1,177 @@
+"""What a run has written into its folder, as far as it got."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from glob import escape, glob
+from typing import Any
+
+import numpy as np
+import yaml
+from detectron2.config import get_cfg
+
+from ...config import add_nrpn_config
+from ...utils.text_files import MAX_YAML_BYTES, load_json, read_bytes
+from ..runs import read_run
+
+logger = logging.getLogger(__name__)
+
+# The scalars that are drawn: what evaluations give for one class is left out
+_DRAWN = re.compile(
+    r"(.*/)?(total_loss|loss_\w+|validation/.*|nrpn/\w+|bbox/AP50|box_proposals/AR)"
+)
+RECORD = "run.json"
+MAX_POINTS = 300  # of a curve over the iterations
+MAX_PICTURES = 12
+MAX_KEYS = 5000
+
+
+@dataclass
+class Evaluation:
+    """What :func:`read_run` reads, and mistakes.json."""
+
+    metrics: dict[str, dict[str, float]]
+    curves: dict[str, Any]
+    mistakes: dict[str, Any]
+
+
+@dataclass
+class RunFolder:
+    """A run, finished or not; what it lacks is empty.
+
+    Attributes:
+        record: run.json: command, versions, commit, and how it ended.
+        config: keys with dots -> values.
+        changes: those that differ from the defaults: key, value, default.
+        history: scalar -> iterations (P,) and values (P,).
+        last: the last iteration; -1 without any.
+        evaluations: dataset -> its last evaluation.
+        pictures: files that the run drew, the latest first.
+    """
+
+    path: str
+    name: str
+    record: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    changes: list[tuple[str, Any, Any]] = field(default_factory=list)
+    history: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    last: int = -1
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+
+
+def read_folder(path: str, name: str = "") -> RunFolder:
+    """Read a run's OUTPUT_DIR, or the folder or results.json of an evaluation.
+
+    A file that cannot be read is logged and counts as missing.
+    """
+    folder = os.path.dirname(path) if os.path.isfile(path) else path
+    run = RunFolder(folder, name or os.path.basename(os.path.abspath(folder)))
+    record = _tolerant(load_json, os.path.join(folder, RECORD))
+    run.record = record if isinstance(record, dict) else {}
+    run.config = _flat(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
+    defaults = get_cfg()
+    add_nrpn_config(defaults)
+    defaults = _flat(yaml.safe_load(defaults.dump()))
+    unimportant = ("OUTPUT_DIR", "VERSION")
+    run.changes = [
+        (key, value, defaults.get(key, "none"))
+        for key, value in run.config.items()
+        if key not in unimportant and value != defaults.get(key)
+    ]
+    rows = _history_rows(os.path.join(folder, "metrics.json"))
+    run.history, run.last = _columns(rows), max(rows, default=-1)
+    for place in _results_of(folder):
+        read = _tolerant(read_run, place)
+        if read:
+            mistakes = os.path.join(os.path.dirname(place), "mistakes.json")
+            run.evaluations[read["dataset"]] = Evaluation(
+                read["metrics"], read["curves"], _tolerant(load_json, mistakes) or {}
+            )
+    pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.png"), recursive=True)
+    run.pictures = sorted(pictures, key=os.path.getmtime, reverse=True)[:MAX_PICTURES]
+    return run
+
+
+def _results_of(folder: str) -> list[str]:
+    """Return the results.json of each dataset."""
+    for inner in ("", "inference"):
+        place = os.path.join(folder, inner, "results.json")
+        several = sorted(glob(os.path.join(escape(folder), inner, "*", "results.json")))
+        if os.path.isfile(place):
+            return [place]
+        if several and inner != "":
+            return several
+    return sorted(glob(os.path.join(escape(folder), "*", "results.json")))
+
+
+def _tolerant(read: Callable[[str], Any], path: str) -> Any:
+    """Return what ``read`` does, None for a file that is missing or broken."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        logger.warning("Left out of the page: %s", error)
+        return None
+
+
+def _load_config(path: str) -> Any:
+    """Read a config that Detectron2 wrote, with YAML's aliases for equal lists."""
+    try:
+        return yaml.safe_load(read_bytes(path, MAX_YAML_BYTES))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: invalid YAML ({error})") from None
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """Return KEY.KEY -> value of nested dicts; only so many, for aliases can stand for millions."""
+    flat, waiting = {}, [("", config)]
+    while waiting and len(flat) < MAX_KEYS:
+        prefix, value = waiting.pop()
+        if isinstance(value, dict):
+            inner = [(f"{prefix}.{key}".lstrip("."), item) for key, item in value.items()]
+            waiting += inner[::-1]
+        elif prefix:
+            flat[prefix] = value
+    return flat
+
+
+def _history_rows(path: str) -> dict[int, dict[str, float]]:
+    """Return iteration -> scalars; after a resume, the later ones of an iteration count."""
+    rows: dict[int, dict[str, float]] = {}
+    if not os.path.isfile(path):
+        return rows
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                iteration = int(row["iteration"])
+            except (ValueError, TypeError, LookupError, RecursionError):
+                continue  # the last line of a run that was killed
+            drawn = {
+                key: float(value)
+                for key, value in row.items()
+                if isinstance(value, (int, float)) and _DRAWN.fullmatch(key)
+            }
+            rows.setdefault(iteration, {}).update(drawn)
+    return rows
+
+
+def _columns(rows: dict[int, dict[str, float]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return scalar -> iterations and values, where there are many the means of neighbours."""
+    columns: dict[str, list[tuple[int, float]]] = {}
+    for iteration in sorted(rows):
+        for key, value in rows[iteration].items():
+            columns.setdefault(key, []).append((iteration, value))
+    history = {}
+    for key, points in columns.items():
+        chunk = -(-len(points) // MAX_POINTS)
+        starts = np.arange(0, len(points), chunk)
+        sizes = np.diff(starts, append=len(points))
+        x, y = (np.add.reduceat(values, starts) / sizes for values in np.array(points, float).T)
+        history[key] = x, y
+    return history

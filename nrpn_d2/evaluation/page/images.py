@@ -1,0 +1,108 @@
+"""Images with the boxes that are wrong and the objects that are missed."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ...utils.page import Box, Html, details, element, figure, file_picture, grid, legend, section
+from .folder import RunFolder
+from .series import Groups
+
+NUM_WORST = 12
+NUM_COMPARED = 8
+MAX_COMPARED_GROUPS = 4
+SIDE = 420
+_LOOKS = {"hit": "hit", "ignored": "ignored"}  # of kinds of detections; others are wrong
+
+
+class Mistakes(NamedTuple):
+    """Those of one image."""
+
+    file_name: str
+    wrong: int
+    missed: int
+    boxes: list[Box]
+
+    @property
+    def figure(self) -> Html:
+        picture = file_picture(self.file_name, self.boxes, SIDE)
+        return figure(picture, f"{os.path.basename(self.file_name)}: {self.counts}")
+
+    @property
+    def counts(self) -> str:
+        return f"{self.wrong} wrong, {self.missed} missed"
+
+
+def image_mistakes(run: RunFolder, dataset: str) -> list[Mistakes]:
+    """Return the mistakes of each image of the last evaluation."""
+    content = run.evaluations[dataset].mistakes if dataset in run.evaluations else {}
+    kinds, names = content.get("kinds", ()), content.get("classes", ())
+    return [_of_image(record, kinds, names) for record in content.get("images", ())]
+
+
+def _of_image(record: dict[str, Any], kinds: Sequence[str], names: Sequence[str]) -> Mistakes:
+    wrong, right = [], []
+    for *corners, category, score, kind in record["detections"]:
+        kind = kinds[kind]
+        look = _LOOKS.get(kind, "fault")
+        label = f"{names[category]} {score:.2f}" if look == "fault" else ""
+        # For proposals, which are of one class, duplicates are no mistake
+        if kind != "duplicate" or len(names) > 1:
+            (wrong if look == "fault" else right).append(Box(corners, look, label))
+    objects = record["objects"]
+    missed = [Box(box[:4], "missed", names[box[4]]) for box in objects if box[5] == 0]
+    ignored = [Box(box[:4], "ignored") for box in objects if box[5] == 2]
+    boxes = wrong + missed + right + ignored
+    return Mistakes(record["file_name"], len(wrong), len(missed), boxes)
+
+
+def worst_images(run: RunFolder, dataset: str) -> Html:
+    """Return the images with most wrong detections, and those with most missed objects."""
+    images = image_mistakes(run, dataset)
+    by_wrong = sorted((x for x in images if x.wrong), key=lambda x: -x.wrong)[:NUM_WORST]
+    by_missed = sorted((x for x in images if x.missed), key=lambda x: -x.missed)[:NUM_WORST]
+    parts = [legend("fault", "missed", "hit", "ignored", fault="wrong, with class and score")]
+    shown = set()
+    for title, chosen in (("Most wrong detections", by_wrong), ("Most missed objects", by_missed)):
+        new = [x for x in chosen if x.file_name not in shown]
+        shown.update(x.file_name for x in new)
+        parts += [element("h3", title), _few(new)] if new else []
+    return section(f"Worst images of {dataset}", *parts) if shown else Html()
+
+
+def _few(images: Sequence[Mistakes]) -> Html:
+    first = grid(*(x.figure for x in images[:6]))
+    more = grid(*(x.figure for x in images[6:]))
+    return Html(first + (details(f"{len(images) - 6} more", more) if len(images) > 6 else ""))
+
+
+def compared_images(dataset: str, groups: Groups) -> Html:
+    """Return the images on which the first runs of the groups differ most, side by side."""
+    by_run = {
+        name: {x.file_name: x for x in image_mistakes(runs[0], dataset)}
+        for name, runs in list(groups.items())[:MAX_COMPARED_GROUPS]
+    }
+    by_run = {name: images for name, images in by_run.items() if images}
+    if len(by_run) < 2:
+        return Html()
+    common = set.intersection(*(set(images) for images in by_run.values()))
+
+    def difference(file_name: str) -> int:
+        counts = [images[file_name].wrong + images[file_name].missed for images in by_run.values()]
+        return max(counts) - min(counts)
+
+    chosen = sorted((x for x in sorted(common) if difference(x)), key=difference, reverse=True)
+    parts = []
+    for file_name in chosen[:NUM_COMPARED]:
+        images = ((name, by_run[name][file_name]) for name in by_run)
+        pictures = (
+            figure(file_picture(file_name, x.boxes, SIDE), f"{name}: {x.counts}")
+            for name, x in images
+        )
+        title = element("h3", os.path.basename(file_name))
+        parts.append(element("div", title, element("div", *pictures, class_="pair")))
+    return section(
+        f"Images of {dataset} on which the runs differ most",
+        legend("fault", "missed", "hit", "ignored", fault="wrong, with class and score"),
+        element("div", *parts, class_="grid pairs"),
+    )

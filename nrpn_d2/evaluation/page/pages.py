@@ -1,0 +1,177 @@
+"""The page of a run, and of several runs side by side."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from ...utils.charts import Mark
+from ...utils.page import Html, details, figure, grid, paragraph, picture, section, write_page
+from ..comparison import group_runs
+from . import series, tables, words
+from .folder import RunFolder, read_folder
+from .images import compared_images, worst_images
+
+logger = logging.getLogger(__name__)
+
+PAGE = "index.html"
+_PICTURE_SIDE = 1000
+_UNIT = {"y_range": (0, 1)}
+
+
+def write_run_page(folder: str) -> None:
+    """Write index.html into the folder of a run, of what is there."""
+    run = read_folder(folder)
+    write_page(os.path.join(folder, PAGE), f"Run {run.name}", [*run_content(run)])
+
+
+def write_comparison_page(arguments: Sequence[str], output_dir: str) -> str:
+    """Write index.html of the runs that ``compare_runs`` is given, of one alone its own page.
+
+    Returns:
+        The file.
+    """
+    groups = {
+        name: [read_folder(path, name) for path in paths]
+        for name, paths in group_runs(arguments).items()
+    }
+    path = os.path.join(output_dir, PAGE)
+    runs = [run for of_group in groups.values() for run in of_group]
+    if len(runs) == 1:
+        write_page(path, f"Run {runs[0].name}", [*run_content(runs[0])])
+    else:
+        write_page(path, f"Comparison: {', '.join(groups)}", [*comparison_content(groups)])
+    return path
+
+
+def run_content(run: RunFolder) -> Iterator[Html]:
+    """Yield the page of one run, the most important first."""
+    groups = {run.name: [run]}
+    yield paragraph(words.state_of(run).capitalize(), class_="soft")
+    for dataset in run.evaluations:
+        yield _guarded(lambda d=dataset: [*words.run_words(run, d), words.run_tiles(run, d)])
+    if not run.evaluations:
+        yield paragraph("There is no evaluation yet: set TEST.EVAL_PERIOD, or see the curves.")
+    for dataset in run.evaluations:
+        yield from _results(dataset, groups)
+        yield _guarded(lambda d=dataset: [worst_images(run, d)])
+    yield from _training(groups)
+    yield _guarded(lambda: _pictures(run))
+    yield section("How it was run", _guarded(lambda: _how_it_was_run(run)))
+
+
+def comparison_content(groups: series.Groups) -> Iterator[Html]:
+    runs = [run for of_group in groups.values() for run in of_group]
+    datasets = dict.fromkeys(dataset for run in runs for dataset in run.evaluations)
+    for dataset in datasets:
+        yield _guarded(lambda d=dataset: words.comparison_words(d, groups))
+    for dataset in datasets:
+        yield from _results(dataset, groups)
+        yield _guarded(lambda d=dataset: [compared_images(d, groups)])
+    yield from _training(groups)
+    for run in runs:
+        yield section(f"How {run.name} was run", _guarded(lambda r=run: _how_it_was_run(r)))
+
+
+def _guarded(build: Callable[[], Iterable[Html]]) -> Html:
+    """Return what ``build`` gives; a broken file costs one part of the page."""
+    try:
+        return Html("".join(build()))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        logger.warning("A part of the page is left out: %r", error)
+        return paragraph(f"This part could not be made: {error!r}", class_="soft")
+
+
+def _training(groups: series.Groups) -> Iterator[Html]:
+    def build() -> Iterator[Html]:
+        marks = series.warm_up(groups)
+        iterations = {"marks": marks}
+        yield from series.charts("Losses", groups, series.losses, "iteration", **iterations)
+        labels = "iteration", "per image"
+        yield from series.charts("Exchange", groups, series.exchange_counts, *labels, **iterations)
+        options = {**iterations, **_UNIT}
+        yield from series.charts(
+            "Trust", groups, series.exchange_scores, "iteration", "score or share", **options
+        )
+        labels = "iteration", "percent"
+        yield from series.charts("Evaluations", groups, series.progress, *labels, **iterations)
+
+    charts = _guarded(lambda: [grid(*build(), large=True)])
+    if "<svg" in charts:
+        yield section("Training", charts)
+
+
+def _results(dataset: str, groups: series.Groups) -> Iterator[Html]:
+    yield section(
+        f"Results on {dataset}", _guarded(lambda: [tables.results_table(dataset, groups)])
+    )
+    yield _guarded(lambda: [grid(*_result_charts(dataset, groups), large=True)])
+    yield section("Mistakes", _guarded(lambda: _mistakes(dataset, groups)))
+    yield section("Classes", _guarded(lambda: [tables.classes_table(dataset, groups)]))
+    yield section("Proposals", _guarded(lambda: [tables.proposals_table(dataset, groups)]))
+
+
+def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
+    def of(kind: str, read: Callable, title: str, *labels: str, **options) -> list[Html]:
+        curves_of = series.of_evaluation(dataset, kind, read)
+        return series.charts(title, groups, curves_of, *labels, **{**_UNIT, **options})
+
+    threshold = [
+        Mark("suggested threshold", run.evaluations[dataset].metrics["mistakes"]["threshold"])
+        for runs in groups.values()
+        for run in runs
+        if len(groups) == 1 and "mistakes" in run.evaluations[dataset].metrics
+    ][:1]
+    yield from of("mistakes", series.score_rates, "At each score", "score", marks=threshold)
+    labels = "background proposals per image", "recall"
+    by_background = series.recall_by_false_positives
+    yield from of("false_positives", by_background, "Recall for background", *labels, log_x=True)
+    labels = "proposals per image", "recall"
+    yield from of("recall", series.recall_by_number, "Recall", *labels, log_x=True)
+    yield from of("recall", series.recall_by_iou, "Recall by IoU", "IoU", "recall")
+    labels = "recall", "precision"
+    by_recall = series.precision_by_recall
+    yield from of("precision_recall", by_recall, "Precision, IoU 0.5", *labels)
+
+
+def _mistakes(dataset: str, groups: series.Groups) -> Iterator[Html]:
+    yield paragraph("Each run at its own suggested threshold; IoU 0.5.", class_="soft")
+    yield tables.kinds_table(dataset, groups)
+    for name, runs in groups.items():
+        if runs[0].evaluations.get(dataset) and "mistakes" in runs[0].evaluations[dataset].curves:
+            matrix = tables.confusions(runs[0].evaluations[dataset])
+            of_run = f" of {name}" if len(groups) > 1 else ""
+            yield details(f"Confusions{of_run}", matrix) if of_run else matrix
+
+
+def _pictures(run: RunFolder) -> Iterator[Html]:
+    if not run.pictures:
+        return
+    shown = []
+    for path in run.pictures:
+        with Image.open(path, formats=("PNG",)) as image:
+            pixels = picture(np.asarray(image.convert("RGB")), alt=path, side=_PICTURE_SIDE)
+        shown.append(figure(pixels, os.path.relpath(path, run.path)))
+    yield section("Pictures drawn during the training, the latest first", grid(*shown, large=True))
+
+
+def _how_it_was_run(run: RunFolder) -> Iterator[Html]:
+    record = run.record
+    versions = record.get("versions") or {}
+    facts = [
+        ("command", record.get("command")),
+        ("folder", os.path.abspath(run.path)),
+        ("trained on", ", ".join(run.config.get("DATASETS.TRAIN") or ())),
+        ("tested on", ", ".join(run.config.get("DATASETS.TEST") or ())),
+        ("weights at the start", run.config.get("MODEL.WEIGHTS")),
+        ("started", record.get("started")),
+        ("ended", record.get("ended")),
+        ("error", record.get("error")),
+        ("device", record.get("device")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("commit", record.get("commit")),
+    ]
+    yield tables.facts_table(facts)
+    yield tables.changes_table(run.changes)

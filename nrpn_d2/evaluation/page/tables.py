@@ -1,0 +1,197 @@
+"""The tables of runs: a column per run or group of seeds, and the differences to the first."""
+
+import math
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...utils.page import Cell, Html, details, element, number, paragraph, table
+from ..comparison import comparison_rows, interval
+from .folder import Evaluation
+from .series import Groups
+
+MATRIX_CLASSES = 20  # with more, confusions are a list
+MAX_CONFUSIONS = 50
+KIND_WORDS = {
+    "missed": "missed objects",
+    "background": "detections on background (IoU below 0.3 with every object)",
+    "localisation": "poor boxes (IoU of 0.3 to 0.5)",
+    "class": "wrong classes (on an object of another class)",
+    "duplicate": "duplicates (on an object that is found already)",
+}
+
+Rows = Mapping[tuple[Any, ...], Mapping[str, Sequence[float]]]  # title -> group -> value per run
+
+
+def compared(header: Sequence[str], rows: Rows, groups: Groups) -> Html:
+    """Return a table with a column per group and, from the second on, its difference."""
+    first, *others = groups
+    names = [f"{name} ({len(runs)})" if len(runs) > 1 else name for name, runs in groups.items()]
+    differences = [f"{name} − {first}" for name in others] if others else []
+    body = []
+    for title, by_group in rows.items():
+        means = {name: _mean(by_group.get(name, ()), len(runs)) for name, runs in groups.items()}
+        cells = [Cell(_text(*means[name]), means[name][0]) for name in groups]
+        for name in others:
+            value = means[name][0] - means[first][0]
+            cells.append(Cell("n/a" if math.isnan(value) else f"{value:+.3g}", value))
+        body.append([*title, *(_without_nan(cell) for cell in cells)])
+    return table([*header, *names, *differences], body)
+
+
+def _mean(values: Sequence[float], count: int) -> tuple[float, float]:
+    return interval(values) if len(values) == count else (math.nan, math.nan)
+
+
+def _text(mean: float, half: float) -> str:
+    return f"{number(mean)}" + ("" if math.isnan(half) else f" ± {half:.2g}")
+
+
+def _without_nan(cell: Cell) -> Cell:
+    return cell._replace(value=None) if math.isnan(cell.value) else cell
+
+
+def results_table(dataset: str, groups: Groups) -> Html:
+    columns = {
+        name: [run.evaluations[dataset].metrics for run in runs if dataset in run.evaluations]
+        for name, runs in groups.items()
+    }
+    return _by_budget("metric", comparison_rows(columns), groups)
+
+
+def _by_budget(name: str, rows: Rows, groups: Groups) -> Html:
+    """Return a table of rows with title and number of proposals; of one run, that is a column."""
+    if sum(map(len, groups.values())) > 1:
+        return compared([name, "proposals"], rows, groups)
+    budgets = dict.fromkeys(budget for _, budget in rows)
+    by_title: dict[str, dict[str, float]] = {}
+    for (title, budget), by_group in rows.items():
+        by_title.setdefault(title, {})[budget] = next(iter(by_group.values()))[0]
+    headers = (f"{budget} proposals" if budget.isdigit() else budget for budget in budgets)
+    body = ([title, *(row.get(b, math.nan) for b in budgets)] for title, row in by_title.items())
+    return table([name, *headers], body)
+
+
+def kinds_table(dataset: str, groups: Groups) -> Html:
+    """Return how many mistakes of each kind there are per image, at each run's threshold."""
+    rows = {
+        (words,): _of_task(dataset, groups, "mistakes", kind) for kind, words in KIND_WORDS.items()
+    }
+    return compared(["mistakes per image"], rows, groups)
+
+
+def _of_task(dataset: str, groups: Groups, task: str, key: str) -> dict[str, list[float]]:
+    found = {
+        name: [
+            run.evaluations[dataset].metrics.get(task, {}).get(key)
+            for run in runs
+            if dataset in run.evaluations
+        ]
+        for name, runs in groups.items()
+    }
+    return {name: [x for x in values if x is not None] for name, values in found.items()}
+
+
+def proposals_table(dataset: str, groups: Groups) -> Html:
+    """Return what the best proposals are, in percent."""
+    budgets = dict.fromkeys(
+        budget
+        for runs in groups.values()
+        for run in runs
+        if dataset in run.evaluations
+        for budget in run.evaluations[dataset].curves.get("errors", {})
+    )
+    kinds = ("hit", "duplicate", "localisation", "background")
+    rows = {
+        (kind, budget): _of_task(dataset, groups, "proposal_errors", f"{kind}@{budget}")
+        for kind in kinds
+        for budget in budgets
+    }
+    return _by_budget("percent of the best proposals", rows, groups)
+
+
+def classes_table(dataset: str, groups: Groups) -> Html:
+    """Return a row per class: all that is known of it or, of several groups, AP50."""
+    evaluations = [run.evaluations.get(dataset) for runs in groups.values() for run in runs]
+    evaluation = next(e for e in evaluations if e)
+    objects = evaluation.curves.get("mistakes", {}).get("objects", {})
+    if len(evaluations) > 1:
+        rows = {
+            (name, count): _of_task(dataset, groups, "bbox", f"AP50-{name}")
+            for name, count in objects.items()
+        }
+        return compared(["class: AP50", "objects"], rows, groups)
+    columns = {
+        "AP50": ("bbox", "AP50-"),
+        "AP": ("bbox", "AP-"),
+        "AR of proposals": ("box_proposals", "AR-"),
+        "precision": ("mistakes", "precision-"),
+        "recall": ("mistakes", "recall-"),
+        "F1": ("mistakes", "F1-"),
+    }
+    rows = [
+        [
+            *(name, count),
+            *(_percent(evaluation, task, key + name) for task, key in columns.values()),
+            evaluation.metrics.get("mistakes", {}).get(f"threshold-{name}"),
+        ]
+        for name, count in objects.items()
+    ]
+    return table(["class", "objects", *columns, "own best threshold"], rows)
+
+
+def _percent(evaluation: Evaluation, task: str, key: str) -> Any:
+    value = evaluation.metrics.get(task, {}).get(key, math.nan)
+    return Cell(value, shade=None if math.isnan(value) else value / 100)
+
+
+def confusions(evaluation: Evaluation) -> Html:
+    """Return the matrix of true and predicted classes or, of many classes, the commonest errors."""
+    curve = evaluation.curves["mistakes"]
+    names = [*curve["objects"]]
+    counts = {(true, predicted): count for true, predicted, count in curve["confusions"]}
+    background = len(names)
+    if len(names) <= MATRIX_CLASSES:
+        return _matrix(names, counts)
+    wrong = sorted(((n, *pair) for pair, n in counts.items() if pair[0] != pair[1]), reverse=True)
+    rows = [
+        [
+            names[true] if true < background else "background",
+            names[predicted] if predicted < background else "missed",
+            count,
+        ]
+        for count, true, predicted in wrong[:MAX_CONFUSIONS]
+    ]
+    return table(["object", "detected as", "number"], rows)
+
+
+def _matrix(names: Sequence[str], counts: Mapping[tuple[int, int], int]) -> Html:
+    rows = []
+    for true, name in enumerate([*names, "background"]):
+        of_row = [counts.get((true, predicted), 0) for predicted in range(len(names) + 1)]
+        total = max(sum(of_row), 1)
+        cells = [Cell(count, shade=count / total) for count in of_row]
+        if true == len(names):
+            cells[-1] = Cell("")
+        rows.append([name, *cells])
+    return table(["object \\ detected as", *names, "missed"], rows, sortable=False)
+
+
+def facts_table(facts: Iterable[tuple[str, Any]]) -> Html:
+    rows = [(key, value) for key, value in facts if value]
+    return table(["", ""], rows, sortable=False) if rows else Html()
+
+
+def changes_table(changes: Sequence[tuple[str, Any, Any]]) -> Html:
+    if not changes:
+        return paragraph("There is no config.yaml, or all keys have their defaults.")
+    rows = [[element("code", key), _short(value), _short(old)] for key, value, old in changes]
+    summary = f"{len(rows)} keys differ from the defaults of Detectron2 and of this package"
+    return details(summary, table(["key", "here", "default"], rows))
+
+
+def _short(value: Any) -> str:
+    shortener = reprlib.Repr()
+    shortener.maxlist = shortener.maxtuple = 20
+    shortener.maxstring = shortener.maxother = 200
+    return shortener.repr(value) if isinstance(value, (list, tuple)) else str(value)[:200]

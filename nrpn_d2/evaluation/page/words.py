@@ -1,0 +1,167 @@
+"""The first screen: how good the networks are, at what, where they fail, which threshold to use."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...utils.page import Html, element, markup, number, paragraph, tiles
+from .folder import Evaluation, RunFolder
+from .series import Groups
+from .tables import KIND_WORDS
+
+Metrics = Mapping[str, Mapping[str, float]]
+_CONFIDENT = ("proposal_errors", "background>0.7")
+# What runs are compared by: title, task, metric, and whether more is better
+HEADLINES = (
+    ("mAP, IoU 0.5", "bbox", "AP50", True),
+    ("F1 of detections, in percent", "mistakes", "F1", True),
+    ("recall of proposals, IoU 0.5", "box_proposals", "R50", True),
+    ("AR of proposals", "box_proposals", "AR", True),
+    ("confident background per image", *_CONFIDENT, False),
+)
+
+
+def state_of(run: RunFolder) -> str:
+    """Return in words how far the run got."""
+    if run.record.get("error"):
+        return f"stopped by an error: {run.record['error']}"
+    total = run.config.get("SOLVER.MAX_ITER")
+    if run.last < 0 or not isinstance(total, int):
+        return "evaluated, not trained" if run.evaluations else "no iteration is logged yet"
+    if run.last + 1 >= total:
+        return f"finished: {total} iterations"
+    return f"unfinished: {run.last + 1} of {total} iterations"
+
+
+def get(evaluation: Evaluation, task: str, key: str) -> float:
+    return evaluation.metrics.get(task, {}).get(key, math.nan)
+
+
+def run_tiles(run: RunFolder, dataset: str) -> Html:
+    e = run.evaluations[dataset]
+    items = [
+        (get(e, "bbox", "AP50"), "mAP of the detector", "IoU 0.5, in percent"),
+        (get(e, "box_proposals", "R50"), "recall of the RPN", "IoU 0.5, in percent"),
+        (get(e, "box_proposals", "AR"), "average recall", "of the RPN, IoU 0.5 to 0.95"),
+        (get(e, *_CONFIDENT), "confident background", "proposals per image, score > 0.7"),
+        (get(e, "mistakes", "threshold"), "score threshold to use", "where F1 is largest"),
+    ]
+    return tiles((number(v), label, words) for v, label, words in items if not math.isnan(v))
+
+
+def run_words(run: RunFolder, dataset: str) -> Iterator[Html]:
+    """Yield sentences about one evaluation."""
+    e = run.evaluations[dataset]
+    yield from _how_good(e, dataset)
+    yield from _where_it_fails(e)
+    yield from _networks(e, run)
+
+
+def _how_good(e: Evaluation, dataset: str) -> Iterator[Html]:
+    curve = e.curves.get("mistakes", {})
+    objects = sum(curve.get("objects", {}).values())
+    data = f"{dataset} ({curve.get('images', '?')} images, {objects} objects)"
+    precision, recall = get(e, "mistakes", "precision"), get(e, "mistakes", "recall")
+    classes = _by_class(e, "bbox", "AP50")
+    if classes:
+        best, worst = max(classes, key=classes.get), min(classes, key=classes.get)
+        text = f"The detector reaches mAP {number(get(e, 'bbox', 'AP50'))} at IoU 0.5 on {data}"
+        differ = len(classes) > 1
+        ends = f", best at {best} ({number(classes[best])}), worst at {worst} "
+        yield _say("How good", text + (f"{ends}({number(classes[worst])})." if differ else "."))
+    else:
+        text = f"On {data}, the proposals have an average recall of "
+        yield _say("How good", f"{text}{number(get(e, 'box_proposals', 'AR'))}.")
+    if not math.isnan(precision):
+        detections = "detections" if classes else "proposals"
+        yield _say(
+            "Threshold",
+            f"Keep {detections} with a score of at least ",
+            element("b", f"{get(e, 'mistakes', 'threshold'):.2f}"),
+            f": {precision:.0f} % of them are right, and {recall:.0f} % of the objects are found.",
+        )
+
+
+def _where_it_fails(e: Evaluation) -> Iterator[Html]:
+    kinds = {kind: get(e, "mistakes", kind) for kind in KIND_WORDS}
+    if "bbox" not in e.metrics:
+        kinds.pop("duplicate")
+    total = sum(kinds.values())
+    if not total > 0:
+        return
+    largest = max(kinds, key=kinds.get)
+    text = f"Of all mistakes at this threshold ({number(total)} per image), the most frequent are "
+    text += f"{KIND_WORDS[largest]} ({100 * kinds[largest] / total:.0f} %)."
+    curve = e.curves.get("mistakes", {})
+    names = [*curve.get("objects", {})]
+    mixed = [
+        (count, names[true], names[predicted])
+        for true, predicted, count in curve.get("confusions", ())
+        if true != predicted and max(true, predicted) < len(names)
+    ]
+    if mixed:
+        count, true, predicted = max(mixed)
+        text += f" Most confused: {true} detected as {predicted}, {count} times."
+    recalls = _by_class(e, "mistakes", "recall")
+    if len(recalls) > 1:
+        worst = min(recalls, key=recalls.get)
+        text += f" Most often missed: {worst} ({100 - recalls[worst]:.0f} % of its objects)."
+    yield _say("Where it fails", text)
+
+
+def _networks(e: Evaluation, run: RunFolder) -> Iterator[Html]:
+    proposed, detected = get(e, "box_proposals", "R50"), get(e, "mistakes", "recall")
+    text = ""
+    if "bbox" in e.metrics and not math.isnan(proposed - detected):
+        rpn, head = 100 - proposed, proposed - detected
+        text = (
+            f"The RPN proposes {number(proposed)} % of the objects, and the detector keeps "
+            f"{number(detected)} % at the threshold: "
+        )
+        text += "more is lost by the " + ("detector's head." if head > rpn else "RPN.")
+    background = get(e, *_CONFIDENT)
+    if not math.isnan(background):
+        text += f" The RPN is confident (score > 0.7) of {number(background)} background proposals "
+        text += "per image."
+    believed = run.history.get("nrpn/believed")
+    if believed:
+        share = 100 * float(believed[1][-1])
+        text += " Of the nRPN's hard negatives, the RPN still takes "
+        text += f"{share:.0f} % for objects at the end of the training."
+    if text:
+        yield _say("Networks", text)
+
+
+def _by_class(e: Evaluation, task: str, metric: str) -> dict[str, float]:
+    found = {}
+    for key, value in e.metrics.get(task, {}).items():
+        if key.startswith(f"{metric}-") and not math.isnan(value):
+            found[key.removeprefix(f"{metric}-")] = value
+    return found
+
+
+def _say(about: str, *content: Any) -> Html:
+    return paragraph(element("b", f"{about}. "), markup(*content))
+
+
+def comparison_words(dataset: str, groups: Groups) -> Iterator[Html]:
+    """Yield tiles with the best group of each headline, and sentences with the thresholds."""
+    items = []
+    for title, task, metric, more in HEADLINES:
+        means = {}
+        for name, runs in groups.items():
+            found = [run.evaluations[dataset] for run in runs if dataset in run.evaluations]
+            values = [get(e, task, metric) for e in found]
+            if values and not any(map(math.isnan, values)):
+                means[name] = sum(values) / len(values)
+        if len(means) > 1:
+            best = (max if more else min)(means, key=means.get)
+            others = ", ".join(f"{name} {number(means[name])}" for name in means if name != best)
+            items.append((number(means[best]), title, f"best: {best}; {others}"))
+    yield tiles(items)
+    thresholds = (
+        f"{name} {get(runs[0].evaluations[dataset], 'mistakes', 'threshold'):.2f}"
+        for name, runs in groups.items()
+        if dataset in runs[0].evaluations
+    )
+    yield _say("Score thresholds to use", f"{', '.join(thresholds)}.")

@@ -1,0 +1,132 @@
+"""The page of a run: what it says, what it survives, and what it does in a browser."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+from browser import WIDTHS, column, opened
+from PIL import Image
+from run_folders import DATASET, HOSTILE, write_history, write_run_folder
+
+from nrpn_d2.evaluation.page.folder import MAX_POINTS, read_folder
+from nrpn_d2.evaluation.page.pages import write_run_page
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """Not to be changed."""
+    folder = write_run_folder(tmp_path_factory.mktemp("page") / "run")
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "10_a.png")
+    write_run_page(str(folder))
+    return folder
+
+
+def test_the_first_screen_tells_the_most_important(run_folder, browser):
+    with opened(browser, run_folder / "index.html") as page:
+        box = page.locator("section").first.bounding_box()
+        words = page.locator("body").inner_text().split("Results on")[0]
+        assert box["y"] < 900
+    assert "Finished: 60 iterations" in words and f"{DATASET} (4 images, 11 objects)" in words
+    assert f"mAP 60 at IoU 0.5 on {DATASET}" in words and "best at cat (90), worst at <img" in words
+    assert "score of at least 0.37: 80 % of them are right, and 75 % of the objects" in words
+    # Of 5.75 mistakes per image, 2.5 are on background
+    assert "detections on background" in words and "(43 %)" in words
+    assert "detected as cat, 3 times" in words and "(50 % of its objects)" in words
+    assert "more is lost by the detector's head" in words  # 95 - 75 against 100 - 95
+    assert "still takes 50 % for objects" in words
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_in_a_browser(run_folder, browser, width):
+    with opened(browser, run_folder / "index.html", width) as page:
+        titles = page.locator("h2").all_inner_texts()
+        assert [t.split(" ")[0] for t in titles] == (
+            "Results Mistakes Classes Proposals Worst Training Pictures How".split()
+        )
+        charts = page.locator("figure h3").all_inner_texts()
+        assert {"Losses", "Exchange", "Trust", "Evaluations", "At each score"} <= set(charts)
+        assert page.locator(".plot .mark").count() == 5  # four warm-ups, one threshold
+        classes = page.locator("section", has=page.locator("h2", has_text="Classes"))
+        classes.locator("th button", has_text="AP50").click()
+        table = "section:nth-of-type(3) table"
+        assert column(page, 0, table) == ["cat", HOSTILE]
+        classes.locator("th button", has_text="AP50").click()
+        assert column(page, 0, table) == [HOSTILE, "cat"]
+        page.locator("svg.picture").first.click()  # the worst image
+        assert "3.png: 3 wrong, 1 missed" in page.locator("dialog[open] p").inner_text()
+        page.keyboard.press("Escape")
+        assert page.locator("svg.picture").count() == 4 + 1
+        assert page.locator("svg.picture rect.missed").count() == 4
+
+
+def test_a_run_that_has_hardly_begun_has_a_page(tmp_path):
+    write_run_page(str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert "No iteration is logged yet" in page and "no evaluation yet" in page
+    write_history(tmp_path, 10)
+    (tmp_path / "config.yaml").write_text("SOLVER: {MAX_ITER: 500}")
+    write_run_page(str(tmp_path))
+    assert "Unfinished: 10 of 500 iterations" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("config.yaml", "a: [1"),
+        ("config.yaml", "SOLVER: {MAX_ITER: many}"),
+        ("run.json", "[]"),
+        ("metrics.json", '[1]\n{"iteration": []}\n{"iteration": 3, "total_loss": NaN}'),
+        ("inference/results.json", "{}"),
+        ("inference/mistakes.json", '{"images": [1]}'),
+        ("inference/results.json", '{"dataset": "x", "metrics": {}, "curves": {"mistakes": {}}}'),
+    ],
+)
+def test_a_broken_file_costs_only_its_part(tmp_path, caplog, file, content):
+    folder = write_run_folder(tmp_path / "run")
+    (folder / file).write_text(content)
+    write_run_page(str(folder))
+    page = (folder / "index.html").read_text()
+    assert "<h2>How it was run</h2>" in page and page.endswith("</html>\n")
+
+
+def test_aliases_of_yaml_cannot_fill_the_memory(tmp_path):
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{i}: &a{i} {{x: *a{i - 1}, y: *a{i - 1}}}" for i in range(1, 60)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    assert len(read_folder(str(tmp_path)).config) <= 5000
+
+
+def test_a_long_history_is_thinned_and_a_resumed_one_in_order(tmp_path):
+    rows = [{"iteration": i, "total_loss": float(i)} for i in [*range(900), *range(500, 1000)]]
+    rows.insert(0, {"iteration": 999, "other/loss_of_another_kind": "x", "bbox/AP50": 3})
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
+    run = read_folder(str(tmp_path))
+    x, y = run.history["total_loss"]
+    assert len(x) <= MAX_POINTS and (np.diff(x) > 0).all() and run.last == 999
+    np.testing.assert_allclose(x, y)
+
+
+def test_datasets_have_parts_of_their_own(tmp_path):
+    folder = write_run_folder(tmp_path / "run")
+    results = json.loads((folder / "inference" / "results.json").read_text())
+    (folder / "inference" / "results.json").unlink()
+    for name in ("a_test", "b_test"):
+        (folder / "inference" / name).mkdir()
+        path = folder / "inference" / name / "results.json"
+        path.write_text(json.dumps({**results, "dataset": name}))
+    assert [*read_folder(str(folder)).evaluations] == ["a_test", "b_test"]
+    assert [*read_folder(str(folder / "inference")).evaluations] == ["a_test", "b_test"]
+    write_run_page(str(folder))
+    page = (folder / "index.html").read_text()
+    assert re.findall(r"<h2>Results on (\w+)</h2>", page) == ["a_test", "b_test"]
+
+
+def test_missing_images_are_said_to_be_missing(tmp_path, caplog):
+    folder = write_run_folder(tmp_path / "run")
+    (folder / HOSTILE / "3.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        write_run_page(str(folder))
+    assert "(unreadable)" in (folder / "index.html").read_text()
