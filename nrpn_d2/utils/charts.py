@@ -55,7 +55,7 @@ class _Axis(NamedTuple):
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             ticks = [step * 10.0**power for power in powers for step in steps]
         else:
-            rough = (self.high - self.low) / 5
+            rough = (self.high - self.low) / 6
             power = 10.0 ** math.floor(math.log10(rough))
             step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
             ticks = [step * i for i in range(math.ceil(self.low / step - 1e-6), 99)]
@@ -133,7 +133,8 @@ def _marks(marks: Sequence[Mark], x: _Axis) -> Iterator[Html]:
         first, last = np.clip(x(np.clip(ends, x.low, x.high)), _LEFT, WIDTH - _RIGHT).tolist()
         width = max(last - first, 1.5)
         size = {"width": f"{width:.1f}", "height": HEIGHT - _BOTTOM - _TOP}
-        yield element("rect", x=f"{first:.1f}", y=_TOP, **size, class_="mark")
+        look = "mark" if mark.end is not None else "mark place"
+        yield element("rect", x=f"{first:.1f}", y=_TOP, **size, class_=look)
 
 
 def _path(x: _Axis, y: _Axis, xs: Sequence[float], ys: Sequence[float]) -> str:

@@ -19,6 +19,12 @@ def record(folder):
     return json.loads((folder / "run.json").read_text())
 
 
+def files(folder):
+    """Without log.txt, to which everything in this process is logged."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return {name: content for name, content in found.items() if name != "log.txt"}
+
+
 def test_pages_of_a_training_and_of_an_evaluation(run, monkeypatch):
     states = []
 
@@ -39,11 +45,11 @@ def test_pages_of_a_training_and_of_an_evaluation(run, monkeypatch):
     assert record(run.out).keys() >= {"command", "commit", "versions", "started", "ended"}
     assert "torch" in record(run.out)["versions"]
 
-    before = {path.name: path.read_bytes() for path in run.out.iterdir() if path.is_file()}
+    before = files(run.out)
     run.flags.append("--eval-only")
     run.options["MODEL.WEIGHTS"] = str(run.out / "model_final.pth")
     run.train()
-    assert {path.name: path.read_bytes() for path in run.out.iterdir() if path.is_file()} == before
+    assert files(run.out) == before
     assert "Results on own_train" in (run.out / "inference" / "index.html").read_text()
 
 

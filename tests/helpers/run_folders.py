@@ -64,7 +64,7 @@ def write_evaluation(folder: Path, gain: float, images: Path) -> None:
     mistakes.update({"recall-cat": 90.0, f"recall-{HOSTILE}": 50.0, "threshold-cat": 0.5})
     metrics = {
         "bbox": {"AP50": 60.0 + gain, "AP50-cat": 90.0, f"AP50-{HOSTILE}": 30.0 + 2 * gain},
-        "box_proposals": {"AR": 50.0 + gain, "R50": 95.0, "AR@50": 45.0, "AR-cat": 48.0},
+        "box_proposals": {"AR": 50.0 + gain / 2, "R50": 95.0, "AR@50": 45.0, "AR-cat": 48.0},
         "proposal_errors": {
             "background>0.7": 3.5 - gain / 10,
             "hit@50": 5.0,

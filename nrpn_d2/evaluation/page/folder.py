@@ -14,7 +14,7 @@ import yaml
 from detectron2.config import get_cfg
 
 from ...config import add_nrpn_config
-from ...utils.text_files import MAX_YAML_BYTES, load_json, read_bytes
+from ...utils.text_files import load_json, read_bytes
 from ..runs import read_run
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ RECORD = "run.json"
 MAX_POINTS = 300  # of a curve over the iterations
 MAX_PICTURES = 12
 MAX_KEYS = 5000
+MAX_CONFIG_BYTES = 2**20
 
 
 @dataclass
@@ -122,7 +123,7 @@ def _tolerant(read: Callable[[str], Any], path: str) -> Any:
 def _load_config(path: str) -> Any:
     """Read a config that Detectron2 wrote, with YAML's aliases for equal lists."""
     try:
-        return yaml.safe_load(read_bytes(path, MAX_YAML_BYTES))
+        return yaml.safe_load(read_bytes(path, MAX_CONFIG_BYTES))
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: invalid YAML ({error})") from None
 

@@ -49,7 +49,7 @@ def write_comparison_page(arguments: Sequence[str], output_dir: str) -> str:
 def run_content(run: RunFolder) -> Iterator[Html]:
     """Yield the page of one run, the most important first."""
     groups = {run.name: [run]}
-    yield paragraph(words.state_of(run).capitalize(), class_="soft")
+    yield paragraph(words.state_of(run), class_="soft")
     for dataset in run.evaluations:
         yield _guarded(lambda d=dataset: [*words.run_words(run, d), words.run_tiles(run, d)])
     if not run.evaluations:
@@ -127,7 +127,9 @@ def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
     yield from of("mistakes", series.score_rates, "At each score", "score", marks=threshold)
     labels = "background proposals per image", "recall"
     by_background = series.recall_by_false_positives
-    yield from of("false_positives", by_background, "Recall for background", *labels, log_x=True)
+    yield from of(
+        "false_positives", by_background, "Recall against background", *labels, log_x=True
+    )
     labels = "proposals per image", "recall"
     yield from of("recall", series.recall_by_number, "Recall", *labels, log_x=True)
     yield from of("recall", series.recall_by_iou, "Recall by IoU", "IoU", "recall")

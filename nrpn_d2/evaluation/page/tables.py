@@ -56,7 +56,9 @@ def results_table(dataset: str, groups: Groups) -> Html:
         name: [run.evaluations[dataset].metrics for run in runs if dataset in run.evaluations]
         for name, runs in groups.items()
     }
-    return _by_budget("metric", comparison_rows(columns), groups)
+    rows = comparison_rows(columns)
+    first = sorted(rows, key=lambda row: (row[1].isdigit(), not row[0].startswith("mAP")))
+    return _by_budget("metric", {row: rows[row] for row in first}, groups)
 
 
 def _by_budget(name: str, rows: Rows, groups: Groups) -> Html:

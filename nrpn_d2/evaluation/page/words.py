@@ -24,13 +24,13 @@ HEADLINES = (
 def state_of(run: RunFolder) -> str:
     """Return in words how far the run got."""
     if run.record.get("error"):
-        return f"stopped by an error: {run.record['error']}"
+        return f"Stopped by an error: {run.record['error']}"
     total = run.config.get("SOLVER.MAX_ITER")
     if run.last < 0 or not isinstance(total, int):
-        return "evaluated, not trained" if run.evaluations else "no iteration is logged yet"
+        return "Evaluated, not trained" if run.evaluations else "No iteration is logged yet"
     if run.last + 1 >= total:
-        return f"finished: {total} iterations"
-    return f"unfinished: {run.last + 1} of {total} iterations"
+        return f"Finished: {total} iterations"
+    return f"Unfinished: {run.last + 1} of {total} iterations"
 
 
 def get(evaluation: Evaluation, task: str, key: str) -> float:
