@@ -17,13 +17,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode, Instances
 from torch import nn
 from tqdm import tqdm
 
 from ..data.loader import build_test_loader
 from ..evaluation import load_ground_truth, with_budgets
-from ..evaluation.false_positives import find_false_positives
+from ..utils.boxes import box_iou
 from ..utils.saving import atomic_open
 from .outputs import as_detections
 from .predict_files import common_folder
@@ -45,19 +45,18 @@ def predict_dataset(
     if what == "detections" and not hasattr(model, "roi_heads"):
         raise ValueError(f"a {type(model).__name__} detects nothing, it only proposes")
     model = with_budgets(model, [cfg.MODEL.RPN.POST_NMS_TOPK_TEST])
-    batches = tqdm(build_test_loader(cfg, dataset_name), unit="image")
-    if what == "false-positives":
-        limits = {"score": cfg.MODEL.NRPN.FP_SCORE, "iou": cfg.MODEL.NRPN.FP_IOU}
-        truth = load_ground_truth(dataset_name)
-        for _, boxes, scores, _ in find_false_positives(model, batches, truth, **limits):
-            classes = scores.new_zeros(len(scores)).long()
-            yield Instances((0, 0), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
-        return
-    for inputs in batches:
+    truth, limits = load_ground_truth(dataset_name), cfg.MODEL.NRPN
+    for inputs in tqdm(build_test_loader(cfg, dataset_name), unit="image"):
         with torch.no_grad():
             (outputs,) = model(inputs)
         found = outputs["instances"] if what == "detections" else outputs["proposals"]
-        yield (found if what == "detections" else as_detections(found)).to("cpu")
+        found = (found if what == "detections" else as_detections(found)).to("cpu")
+        if what == "false-positives":
+            objects = truth.boxes[truth.of_image(truth.index_of(inputs[0]["image_id"])), None]
+            iou = box_iou(objects, found.pred_boxes.tensor.numpy()).max(axis=0, initial=0)
+            confident = found.scores.numpy() > limits.FP_SCORE
+            found = found[torch.from_numpy(confident & (iou < limits.FP_IOU))]
+        yield found
 
 
 def write_coco(
