@@ -193,6 +193,7 @@ def _train_step(cfg: CfgNode, trainer_class: type[Trainer]) -> None:
     trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
+    comm.synchronize()  # the main process has written what all read next
 
 
 def _propose(step_cfg: CfgNode, cfg: CfgNode, name: str, path: str) -> None:
