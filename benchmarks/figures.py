@@ -25,7 +25,6 @@ from PIL import Image
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 CONFIGS = ("shapes_rpn", "shapes_nrpn")
 IMAGE = "datasets/shapes/JPEGImages/test_00000.png"
-NUM_IMAGES = 4
 
 
 def call(*arguments: str) -> None:
@@ -68,34 +67,6 @@ def train(config: str, opts: list[str]) -> None:
         call("train_net.py", *command, "OUTPUT_DIR", run_folder(config), "SEED", "1", *opts)
 
 
-def draw_false_positives(path: str) -> None:
-    """Draw those of the RPN alone, and below those of the RPN that learned with the nRPN."""
-    from nrpn_d2.checkpoint.trained_model import load_model
-    from nrpn_d2.engine.defaults import build_cfg
-    from nrpn_d2.engine.trainer import Trainer
-    from nrpn_d2.evaluation import with_budgets
-    from nrpn_d2.evaluation.false_positives import find_false_positives, panel
-    from nrpn_d2.evaluation.figures import picture_grid
-    from nrpn_d2.evaluation.ground_truth import load_ground_truth
-
-    panels = []
-    for title, config in (("RPN alone", "shapes_rpn"), ("with nRPN", "shapes_nrpn")):
-        weights = ["MODEL.WEIGHTS", f"{run_folder(config)}/model_final.pth"]
-        cfg = build_cfg(f"configs/{config}.yaml", weights)
-        dataset_name, nrpn = cfg.DATASETS.TEST[0], cfg.MODEL.NRPN
-        images = find_false_positives(
-            with_budgets(load_model(cfg), cfg.TEST.PROPOSALS.BUDGETS),
-            Trainer.build_test_loader(cfg, dataset_name),
-            load_ground_truth(dataset_name),
-            score=nrpn.FP_SCORE,
-            iou=nrpn.FP_IOU,
-        )
-        number = sum(len(boxes) for _, boxes, *_ in images)
-        print(f"{title}: {number} confident false positives in {len(images)} images")
-        panels += [panel(f"{title}: {len(x[1])}", *x) for x in images[:NUM_IMAGES]]
-    picture_grid(panels, NUM_IMAGES, "false positive with score").savefig(path, dpi=150)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -112,8 +83,14 @@ def main() -> None:
     predictions = ["--input", IMAGE, "--output", "output/predictions", *weights]
     call("tools/predict.py", "--config-file", "configs/shapes_nrpn.yaml", *predictions)
     publish(f"output/predictions/{os.path.basename(IMAGE)}", "predictions.png", width=480)
-    draw_false_positives("output/false_positives.png")
-    publish("output/false_positives.png", "false_positives.png")
+    models = [f"configs/{config}.yaml" for config in CONFIGS]
+    weights = [f"{run_folder(config)}/model_final.pth" for config in CONFIGS]
+    call(
+        *("tools/visualize.py", "false-positives", "--config-file", models[0], "--compare"),
+        *(models[1], weights[1], "--output", "output/false_positives.png"),
+        *("MODEL.WEIGHTS", weights[0]),
+    )
+    publish("output/false_positives.png", "false_positives.png", width=1200)
     call("tools/compare_runs.py", *map(run_folder, CONFIGS), "--output", "output/shapes")
     publish("output/shapes/recall.png", "shapes_recall.png", width=1200)
     photograph(f"{folder}/index.html", "run_page.png", 1000)

@@ -54,7 +54,7 @@ READERS = {
     "nrpn_d2/deploy/predict_files.py": {"read_image"},
     "nrpn_d2/engine/resume.py": {"yaml.safe_load"},
     "nrpn_d2/engine/study_results.py": {"open", "json.loads"},
-    "nrpn_d2/evaluation/false_positives.py": {"read_image"},
+    "nrpn_d2/evaluation/pictures.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
     "nrpn_d2/utils/page.py": {  # a file of the package
@@ -65,7 +65,7 @@ READERS = {
     },
     "nrpn_d2/utils/saving.py": {"open"},
     "nrpn_d2/utils/text_files.py": {"open", "yaml.load", "json.loads"},
-    "tools/demo.py": {"open", "read_image"},
+    "tools/demo.py": {"open"},
     "tools/export_model.py": {"read_image"},
     "tools/precompute_proposals.py": {"read_image"},
 }

@@ -26,61 +26,25 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(args)
 
 
-def views(model, inputs: dict, class_names: list[str]) -> dict[str, tuple]:
-    """Return what the parts of a model find in one image, as far as it has them.
+def draw(images, path: str) -> None:
+    """Draw some test images: a row each for the RPN, the nRPN and the detector, where there is one.
 
-    Returns:
-        title -> (K, 4) boxes in pixels of the image, best first, and labels (None: ranks).
+    Args:
+        images: see :class:`nrpn_d2.engine.visualize.Images`.
     """
-    from detectron2.modeling import GeneralizedRCNN
-    from detectron2.modeling.postprocessing import detector_postprocess
+    from nrpn_d2.engine.visualize import save
+    from nrpn_d2.evaluation import pictures
+    from nrpn_d2.evaluation.panels import picture_grid
+    from nrpn_d2.evaluation.views import choose_images
 
-    size = inputs["height"], inputs["width"]
-    # A ProposalNetwork has all that this method needs, but not the method
-    images = GeneralizedRCNN.preprocess_image(model, [inputs])
-    features = model.backbone(images.tensor)
-    proposals, _ = model.proposal_generator(images, features, None)
-    networks = {"RPN": proposals}
-    if getattr(model.proposal_generator, "negative_rpn", None) is not None:
-        networks["nRPN"] = model.proposal_generator.propose_negatives(images, features)
-    result = {}
-    for name, (of_image,) in networks.items():
-        boxes = detector_postprocess(of_image, *size).proposal_boxes.tensor
-        result[f"{name}'s proposals"] = boxes[:TOP].cpu().numpy(), None
-    if hasattr(model, "roi_heads"):
-        (detections,), _ = model.roi_heads(images, features, proposals, None)
-        detections = detector_postprocess(detections, *size)
-        sure = detections[detections.scores > MIN_SCORE].to("cpu")
-        labels = [f"{class_names[c]} {s:.2f}" for c, s in zip(sure.pred_classes, sure.scores)]
-        result["detections"] = sure.pred_boxes.tensor.numpy(), labels
-    return result
-
-
-def draw(cfg, model, batches, path: str) -> None:
-    """Draw some test images with objects: a row for each of :func:`views`."""
-    import torch
-    from detectron2.data.detection_utils import read_image
-
-    from nrpn_d2.evaluation.figures import Panel, picture_grid
-    from nrpn_d2.evaluation.ground_truth import load_ground_truth
-
-    truth = load_ground_truth(cfg.DATASETS.TEST[0])
-    rows: dict[str, list[Panel]] = {}
-    model.eval()
-    for (inputs,) in batches:
-        objects = truth.boxes[truth.of_image(truth.index_of(inputs["image_id"]))]
-        if not len(objects):
-            continue
-        image = read_image(inputs["file_name"], "RGB")
-        with torch.no_grad():
-            found = views(model, inputs, truth.class_names)
-        for title, (boxes, labels) in found.items():
-            rows.setdefault(title, []).append(Panel(title, image, boxes, objects, labels))
-        if all(len(row) == NUM_IMAGES for row in rows.values()):
-            break
-    panels = [panel for row in rows.values() for panel in row]
-    columns = max(map(len, rows.values()), default=1)
-    picture_grid(panels, columns, "proposal with rank, or detection").savefig(path, dpi=150)
+    columns = []
+    for n in choose_images(images.records, NUM_IMAGES):
+        view = images.view(n)
+        panels = [*pictures.proposals(view, TOP), *pictures.hard_negatives(view, TOP)[:1]]
+        if images.cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
+            panels.append(pictures.detections(view, *images.detect(n, MIN_SCORE)))
+        columns.append(panels)
+    save(picture_grid([panel for row in zip(*columns) for panel in row], len(columns)), path)
 
 
 def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> str:
@@ -120,6 +84,7 @@ def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> s
 def main(args: argparse.Namespace) -> None:
     from nrpn_d2.engine.defaults import setup_run
     from nrpn_d2.engine.trainer import Trainer
+    from nrpn_d2.engine.visualize import Images
 
     opts = ["OUTPUT_DIR", os.path.join("output", "demo"), *args.opts]
     cfg = setup_run(args.config_file, opts, resume=True)
@@ -130,10 +95,11 @@ def main(args: argparse.Namespace) -> None:
     else:
         print(f"{cfg.OUTPUT_DIR} holds a trained model; delete it to train again")
         results = Trainer.test(cfg, trainer.model)
-    batches = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
     picture = os.path.join(cfg.OUTPUT_DIR, "proposals.png")
-    draw(cfg, trainer.model, batches, picture)
-    image = os.path.relpath(batches.dataset[0]["file_name"])
+    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    images = Images(args.config_file, [*opts, "MODEL.WEIGHTS", weights])
+    draw(images, picture)
+    image = os.path.relpath(images.records[0]["file_name"])
     print("\n" + summary(cfg, args.config_file, results, image, picture))
 
 

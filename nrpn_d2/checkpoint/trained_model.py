@@ -11,7 +11,10 @@ from .nrpn_weights import NRPN_PREFIX
 
 
 class _CompleteCheckpointer(NRPNCheckpointer):
-    """Refuses a checkpoint that does not fill the model, or has something left over."""
+    """Refuses a checkpoint that does not fill the model, or has something left over.
+
+    An nRPN that it does not fill is dropped from the model: it would propose noise.
+    """
 
     def _log_incompatible_keys(self, incompatible) -> None:
         # inference does without the nRPN, proposals without the detector's heads, and a detector on
@@ -25,6 +28,8 @@ class _CompleteCheckpointer(NRPNCheckpointer):
         if problems:
             listed = "\n  ".join(problems)
             raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")
+        if any(name.startswith(NRPN_PREFIX) for name in incompatible.missing_keys):
+            self.model.proposal_generator.negative_rpn = None
 
 
 def load_weights(cfg: CfgNode, model: nn.Module) -> None:

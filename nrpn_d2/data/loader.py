@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from ..utils.seeding import seeded
 from .checks import class_names, left_out_classes
-from .mapper import VOCDatasetMapper
+from .mapper import VOCDatasetMapper, annotated_mapper
 from .proposal_files import add_proposals
 from .reading import is_ignored
 
@@ -55,13 +55,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
         records = _leave_out(records, cfg.DATASETS.LEFT_OUT, cfg.DATASETS.TRAIN)
         if data.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
-    if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
-        names = ", ".join(cfg.DATASETS.TRAIN)
-        message = f"{names}: none of {len(records)} images has an object to learn"
-        raise ValueError(f"{message} (difficult ones do not count); check the annotations")
-    for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
-        if cfg.MODEL[key]:
-            _check_shapes(records, shape, key)
+    _check_objects(cfg, records, ", ".join(cfg.DATASETS.TRAIN))
     return TrainLoader(
         records,
         mapper,
@@ -79,6 +73,21 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     mapper = VOCDatasetMapper(cfg, is_train=False)
     return build_detection_test_loader(
         records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+
+
+def build_validation_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Build :func:`build_test_loader`, whose images keep their objects, for losses.
+
+    Raises:
+        ValueError: as there, or because the dataset lacks what the losses need.
+    """
+    records = _load_records(cfg, "TEST", [dataset_name], filter_empty=False)
+    if cfg.DATASETS.LEFT_OUT:
+        records = _leave_out(records, cfg.DATASETS.LEFT_OUT, [dataset_name])
+    _check_objects(cfg, records, dataset_name)
+    return build_detection_test_loader(
+        records, mapper=annotated_mapper(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
     )
 
 
@@ -120,18 +129,24 @@ def _leave_out(
     ]
     before, after = (sum(len(r["annotations"]) for r in some) for some in (records, kept))
     logging.getLogger(__name__).info(
-        "DATASETS.LEFT_OUT %s: %d of %d objects to train on are left out",
+        "DATASETS.LEFT_OUT %s: %d of %d objects are left out",
         *(", ".join(names), before - after, before),
     )
     return kept
 
 
-def _check_shapes(records: list[dict[str, Any]], shape: str, key: str) -> None:
-    for record in records:
-        for number, obj in enumerate(record.get("annotations", ())):
-            if shape not in obj and not is_ignored(obj):
-                place = f"object {number} of {record['file_name']}"
-                raise ValueError(f"MODEL.{key} is True, and {place} has no {shape}; annotate it")
+def _check_objects(cfg: CfgNode, records: list[dict[str, Any]], origin: str) -> None:
+    """Raise a ValueError unless there are objects, with the shapes that the model learns."""
+    if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
+        message = f"{origin}: none of {len(records)} images has an object to learn"
+        raise ValueError(f"{message} (difficult ones do not count); check the annotations")
+    for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        for record in records if cfg.MODEL[key] else ():
+            for number, obj in enumerate(record.get("annotations", ())):
+                if shape not in obj and not is_ignored(obj):
+                    place = f"object {number} of {record['file_name']}"
+                    message = f"MODEL.{key} is True, and {place} has no {shape}; annotate it"
+                    raise ValueError(message)
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:

@@ -111,3 +111,10 @@ class VOCDatasetMapper(DatasetMapper):
         if isinstance(error, ValueError) and max(height, width) > _STRIP * min(height, width):
             message = f"{path}: the image of {width} x {height} pixels cannot be resized ({error})"
             raise DatasetError(f"{message}; {remedy}", "unreadable image") from error
+
+
+def annotated_mapper(cfg: CfgNode) -> VOCDatasetMapper:
+    """Return the mapper of test images that keeps their objects, for losses and pictures."""
+    mapper = VOCDatasetMapper(cfg, is_train=False)
+    mapper.is_train = True
+    return mapper

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -34,9 +34,11 @@ from .hooks import (
     check_best_metric,
     finite,
 )
+from .pictures import DrawPictures
 from .resume import check_training_state, config_changes, warn_of_changes
 from .run_page import RunPage
 from .train_loop import FiniteAMPTrainer, FiniteTrainer, NonFiniteLoss
+from .validation import ValidationLosses
 from .wandb_hook import WandbHook
 
 
@@ -195,6 +197,12 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
+        at = next((n for n, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks))
+        if self.cfg.VIS_PERIOD > 0 and comm.is_main_process():
+            hooks.insert(at, DrawPictures(self.cfg, self.model))
+        if self.cfg.TEST.EVAL_PERIOD > 0:
+            losses = ValidationLosses(self.cfg, self.model)
+            hooks.insert(at, EvalHook(self.cfg.TEST.EVAL_PERIOD, losses))
         if comm.is_main_process() and self.cfg.WANDB_PROJECT:
             hooks.insert(-1, WandbHook(self.cfg))  # the last is the writer, which clears pictures
         for hook in hooks:

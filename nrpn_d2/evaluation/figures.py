@@ -1,4 +1,4 @@
-"""Pictures: boxes on images, curves of evaluations. Everything takes arrays, gives a Figure.
+"""Curves of evaluations: everything takes arrays, gives a Figure.
 
 The curves' functions take {name of a run: what an evaluator's ``curves`` has of that kind}, and
 draw the budgets, IoU thresholds and classes that all runs have.
@@ -7,84 +7,17 @@ draw the budgets, IoU thresholds and classes that all runs have.
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 # Okabe and Ito's palette: told apart with any colour vision; then the same again, dashed
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = cycler(linestyle=("-", "--", ":")) * cycler(color=COLORS)
-BOX_COLOR, OBJECT_COLOR = COLORS[0], COLORS[4]
 MAX_CLASSES = 100  # that are drawn; each takes a tenth of a second
-
-
-class Panel(NamedTuple):
-    """An image and what is drawn on it."""
-
-    title: str
-    image: np.ndarray  # (H, W, 3) uint8, RGB
-    boxes: np.ndarray  # (K, 4) x0, y0, x1, y1 in pixels of the image
-    gt_boxes: np.ndarray  # (G, 4) annotated objects
-    labels: Sequence[str] | None = None  # K texts; default: the boxes' ranks, 1 to K
-
-
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """Draw boxes with their labels, and objects dashed.
-
-    Lines and texts have a white rim, which keeps them visible on any background. A label stands
-    outside its box, above or, at the upper edge of the image, below it, within the image's width.
-    """
-    height, width = panel.image.shape[:2]
-    axes.imshow(panel.image, extent=(0, width, height, 0), interpolation="bicubic")
-    labels = range(1, len(panel.boxes) + 1) if panel.labels is None else panel.labels
-    rim = [withStroke(linewidth=3.5, foreground="white")]
-    for boxes, color, style in (
-        (panel.gt_boxes, OBJECT_COLOR, (0, (3, 1.5))),
-        (panel.boxes, BOX_COLOR, "-"),
-    ):
-        line = {"color": color, "linestyle": style, "linewidth": 1.5, "path_effects": rim}
-        for x0, y0, x1, y1 in boxes:
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **line))
-    text = {"color": BOX_COLOR, "fontsize": "x-small", "fontweight": "bold", "path_effects": rim}
-    for (x0, y0, x1, y1), label in zip(panel.boxes, labels):
-        above, left = y0 > 0.06 * height, x0 < 0.6 * width
-        axes.annotate(
-            str(label),
-            (x0 if left else x1, y0 if above else y1),
-            (0, 1.5 if above else -1.5),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            va="bottom" if above else "top",
-            parse_math=False,
-            **text,
-        ).set_in_layout(False)
-    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axes.set_title(panel.title, fontsize="medium", parse_math=False)
-
-
-def picture_grid(panels: Sequence[Panel], columns: int, box_name: str) -> Figure:
-    """Draw panels row by row, with a legend below.
-
-    Args:
-        columns: how many panels stand in a row.
-        box_name: what the legend calls the boxes.
-    """
-    rows = max(math.ceil(len(panels) / columns), 1)
-    figure = Figure(figsize=(2.5 * columns, 2.7 * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    for axes, panel in zip(grid.flat, panels):
-        draw_panel(axes, panel)
-    lines = [Line2D([], [], color=BOX_COLOR), Line2D([], [], color=OBJECT_COLOR, linestyle="--")]
-    _legend(figure, lines, [box_name, "labelled object"])
-    return figure
 
 
 def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -115,7 +48,7 @@ def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
                 _count_axis(axes)
         if not titles[row]:
             _note(figure.add_subplot(grid[row, :]), ("IoU threshold", labels[0])[row])
-    _legend(figure, next((axes.lines for axes in figure.axes if axes.lines), []), runs)
+    draw_legend(figure, next((axes.lines for axes in figure.axes if axes.lines), []), runs)
     return figure
 
 
@@ -136,7 +69,7 @@ def error_figure(runs: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> Figur
     grid[0, 0].set_ylabel("proposals (%)")
     if not budgets:
         _note(grid[0, 0], "number of proposals")
-    _legend(figure, grid[0, 0].containers, kinds)
+    draw_legend(figure, grid[0, 0].containers, kinds)
     return figure
 
 
@@ -149,7 +82,7 @@ def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     axes.set(xlabel="background proposals per image", ylabel="recall, IoU 0.5", ylim=(0, 1.02))
     _count_axis(axes)
     axes.grid(alpha=0.3)
-    _legend(figure, axes.lines, runs)
+    draw_legend(figure, axes.lines, runs)
     return figure
 
 
@@ -182,7 +115,7 @@ def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
         )
     if not shown:
         _note(grid[0, 0], "class")
-    _legend(figure, grid[0, 0].lines, runs)
+    draw_legend(figure, grid[0, 0].lines, runs)
     return figure
 
 
@@ -227,13 +160,15 @@ def _legend_columns(width: float) -> int:
     return max(int(width / 1.8), 1)
 
 
-def _legend(figure: Figure, handles: Sequence[Any], names: Iterable[str]) -> None:
+def draw_legend(
+    figure: Figure, handles: Sequence[Any], names: Iterable[str], columns: int | None = None
+) -> None:
     """Write the names below the panels, where they cover no curve, and as they are: matplotlib
     reads $ as a formula and leaves out a leading _.
     """
     if not handles:
         return
-    columns = _legend_columns(figure.get_figwidth())
+    columns = columns or _legend_columns(figure.get_figwidth())
     constrained = figure.get_layout_engine() is not None
     place = "outside lower center" if constrained else "lower center"
     legend = figure.legend(handles, [""] * len(handles), loc=place, ncols=columns)

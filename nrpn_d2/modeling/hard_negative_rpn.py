@@ -21,7 +21,6 @@ from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
@@ -37,7 +36,7 @@ from .ignored import set_all_ignored_aside
 from .labels import label_anchors, mean_positives, withhold_ignored
 from .losses import OBJECTNESS_LOSS_REGISTRY
 from .mining import false_positives, hard_negatives
-from .negative_rpn import NegativeRPN, nrpn_arguments, nrpn_loss
+from .negative_rpn import NegativeRPN, miner, nrpn_arguments, nrpn_loss
 from .proposal_ious import ProposalIoUs
 from .samplers import NEGATIVE_SAMPLER_REGISTRY, NRPN
 
@@ -113,6 +112,7 @@ class HardNegativeRPN(RPN):
         ret = super().from_config(cfg, input_shape)
         ret |= {"objectness_loss": loss, "negative_sampler": sampler}
         ret["ignore_ioa"] = cfg.MODEL.NRPN.IGNORE_IOA
+        ret["find_false_positives"] = miner(cfg)
         if getattr(sampler, "needs_hardness", False):
             check_false_positive_iou(cfg)
             ret.update(nrpn_arguments(cfg, input_shape))
@@ -175,22 +175,12 @@ class HardNegativeRPN(RPN):
         gt_instances: list[Instances],
     ) -> dict[str, torch.Tensor]:
         """Take one training step of both networks: label, mine, sample, compute losses."""
-        boxes = Boxes.cat(anchors)  # R
         rpn_logits = cat(logits, dim=1).detach()  # (N, R)
-        labels, ious, gt_boxes = label_anchors(
-            boxes,
-            gt_instances,
-            self.anchor_matcher,
-            ignore_ioa=self.ignore_ioa,
-            boundary_thresh=self.anchor_boundary_thresh,
-        )
+        labels, ious, gt_boxes = self.label(anchors, gt_instances)
         proposal_ious = ProposalIoUs(anchors, deltas, self.box2box_transform, gt_instances)
         nrpn_logits, hardness, losses = None, torch.full_like(ious, -float("inf")), {}
         if self.negative_rpn is not None:
-            fp_ious, eligible = ious, labels
-            if self.fp_by == "proposal":
-                fp_ious = proposal_ious.of_best(rpn_logits, self.num_candidates)
-            is_fp = self.find_false_positives(rpn_logits, labels, fp_ious)
+            is_fp = self.mine(rpn_logits, labels, ious, proposal_ious)
             if get_event_storage().iter < self.warmup_iters:
                 losses["loss_nrpn_cls"] = self.negative_rpn.zero()
             else:
@@ -204,15 +194,49 @@ class HardNegativeRPN(RPN):
                     num_false_alarms=self.num_false_alarms,
                 )
                 nrpn_logits = nrpn_logits.detach()
-                if self.fp_by == "proposal":
-                    near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
-                    eligible = labels.masked_fill(near, -1)
-                hardness = self.propose_hard_negatives(nrpn_logits, eligible, boxes.tensor)
+                hardness = self.propose(nrpn_logits, labels, anchors, proposal_ious)
         sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
         losses |= self.losses(anchors, logits, sample.labels, deltas, gt_boxes, ious, proposal_ious)
         if self.negative_rpn is not None:
             log_exchange(rpn_logits, nrpn_logits, labels, is_fp, sample.hard)
         return losses
+
+    def label(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Return labels (N, R), IoUs (N, R) and objects' boxes: see :func:`label_anchors`."""
+        return label_anchors(
+            Boxes.cat(anchors),
+            gt_instances,
+            self.anchor_matcher,
+            ignore_ioa=self.ignore_ioa,
+            boundary_thresh=self.anchor_boundary_thresh,
+        )
+
+    def mine(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        ious: torch.Tensor,
+        proposal_ious: ProposalIoUs,
+    ) -> torch.Tensor:
+        """Return (N, R) bool: the false positives among anchors with these (N, R)."""
+        if self.fp_by == "proposal":
+            ious = proposal_ious.of_best(logits, self.num_candidates)
+        return self.find_false_positives(logits, labels, ious)
+
+    def propose(
+        self,
+        nrpn_logits: torch.Tensor,
+        labels: torch.Tensor,
+        anchors: list[Boxes],
+        proposal_ious: ProposalIoUs,
+    ) -> torch.Tensor:
+        """Return (N, R): the nRPN's logit where it proposes a hard negative, -inf elsewhere."""
+        if self.fp_by == "proposal":
+            near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
+            labels = labels.masked_fill(near, -1)
+        return self.propose_hard_negatives(nrpn_logits, labels, Boxes.cat(anchors).tensor)
 
     def losses(
         self,
@@ -257,20 +281,3 @@ class HardNegativeRPN(RPN):
             "loss_rpn_loc": localization_loss / size,
         }
         return {name: loss * self.loss_weight[name] for name, loss in losses.items()}
-
-    @torch.no_grad()
-    def propose_negatives(
-        self, images: ImageList, features: dict[str, torch.Tensor]
-    ) -> list[Instances]:
-        """Return the nRPN's proposals (paper, Fig. 4b), to look at: anchors, best first.
-
-        Returns:
-            N ``Instances`` with "proposal_boxes", clipped to the image, and "objectness_logits".
-        """
-        anchors = Boxes.cat(self.anchor_generator([features[f] for f in self.in_features])).tensor
-        nrpn_logits = self.negative_rpn(images, features)
-        kept = self.propose_hard_negatives(nrpn_logits, torch.zeros_like(nrpn_logits), anchors)
-        boxes, count = [anchors.expand(len(kept), -1, -1)], len(anchors)  # one level, no limit
-        return find_top_rpn_proposals(
-            boxes, [kept], images.image_sizes, 1.0, count, count, 0, training=False
-        )

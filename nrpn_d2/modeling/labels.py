@@ -65,11 +65,15 @@ def label_anchors(
 
 
 def mean_positives(labels: torch.Tensor) -> torch.Tensor:
-    """Count the objects among labels (N, R): the mean over processes, of at least one in all."""
+    """Count the objects among labels (N, R): the mean over processes, of at least one in all.
+
+    Without gradients, as in a validation, of this process: others may have no image left.
+    """
+    num_processes = comm.get_world_size() if torch.is_grad_enabled() else 1
     count = (labels == 1).sum()
-    if comm.get_world_size() > 1:
+    if num_processes > 1:
         torch.distributed.all_reduce(count)
-    return count.clamp(min=1) / comm.get_world_size()
+    return count.clamp(min=1) / num_processes
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 Shapes: N images, A anchors per cell, (Hi, Wi) the size of feature map i, R anchors in all.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -144,6 +145,18 @@ def nrpn_loss(
     return loss * (loss_weight / (sampler.batch_size_per_image * len(labels)))
 
 
+def miner(cfg: CfgNode) -> Callable[..., torch.Tensor]:
+    """Return the function ``(logits, labels, ious) -> (N, R) bool`` of ``MODEL.NRPN.FP_*``."""
+    nrpn = cfg.MODEL.NRPN
+    return partial(
+        false_positives,
+        select=registered(cfg, "MODEL.NRPN.FP_SELECT", MINER_REGISTRY),
+        score=nrpn.FP_SCORE,
+        iou=nrpn.FP_IOU,
+        topk=nrpn.FP_TOPK,
+    )
+
+
 def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
     """Return what ``HardNegativeRPN`` needs for an nRPN, from ``MODEL.NRPN``."""
     nrpn = cfg.MODEL.NRPN
@@ -153,13 +166,6 @@ def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
             batch_size_per_image=nrpn.BATCH_SIZE_PER_IMAGE,
             positive_fraction=nrpn.POSITIVE_FRACTION,
             hard_fraction=nrpn.OBJECT_FRACTION,
-        ),
-        "find_false_positives": partial(
-            false_positives,
-            select=registered(cfg, "MODEL.NRPN.FP_SELECT", MINER_REGISTRY),
-            score=nrpn.FP_SCORE,
-            iou=nrpn.FP_IOU,
-            topk=nrpn.FP_TOPK,
         ),
         "propose_hard_negatives": partial(
             hard_negatives, pre_nms_topk=nrpn.PRE_NMS_TOPK, nms_thresh=nrpn.NMS_THRESH

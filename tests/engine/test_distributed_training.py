@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from small_training import OBJECTS, Trainer, free_port, train, training_cfg, write_images
 from test_nonfinite import InfiniteImageTrainer
 from voc_folder import write_voc_folder
 
 from nrpn_d2.engine.launch import launch
+from nrpn_d2.engine.validation import ValidationLosses
 
 # All anchors are in the mini-batches, so that nothing depends on how they are sampled
 ALL_ANCHORS = {
@@ -73,6 +75,15 @@ def focal(folder, output):
     options = {f"MODEL__RPN__{key}": value for key, value in options.items()}
     trainer = train(training_cfg(f"{folder}/two", output, **{**ALL_ANCHORS, **options}))
     return {"weights": trainer.checkpointer.model.state_dict()}
+
+
+def validated(folder, output):
+    """Losses of 5 images: a process has one more, and the normaliser is not that of training."""
+    options = {"OBJECTNESS_LOSS__NAME": "QualityFocal", "NEGATIVE_SAMPLER__NAME": "All"}
+    options = {f"MODEL__RPN__{key}": value for key, value in options.items()}
+    cfg = training_cfg(folder, output, DATASETS__TEST=("small_test",), **options)
+    with EventStorage(0):
+        return {"losses": ValidationLosses(cfg, Trainer(cfg).model)()}
 
 
 def scaled(folder, output):
@@ -134,6 +145,7 @@ def nonfinite(folder, output):
 CASES = [
     *(objects_on_one_rank, focal, scaled, resumed, partly_read, own_folders),
     nonfinite,
+    validated,
 ]
 
 
@@ -175,7 +187,7 @@ def run_case(case, folder, world_size):
 def main(folder):
     for case in CASES:
         run_case(case, folder, world_size=2)
-    for case in (objects_on_one_rank, focal):
+    for case in (objects_on_one_rank, focal, validated):
         run_case(case, folder, world_size=1)
 
 
@@ -242,6 +254,13 @@ def test_positives_are_those_of_all_processes(results):
     assert_same_weights(main["weights"], other["weights"])
     for name, value in main["weights"].items():
         torch.testing.assert_close(value, alone["weights"][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_losses_on_test_images_do_not_depend_on_the_processes(results):
+    (alone,), ranks = results(validated, world_size=1), results(validated)
+    assert alone["losses"]["validation/total"] > 0
+    for rank in ranks:
+        assert rank["losses"] == pytest.approx(alone["losses"])
 
 
 def test_schedule_and_warmup_scale_with_the_processes(results):

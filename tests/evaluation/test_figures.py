@@ -1,28 +1,20 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import same_color
 from matplotlib.text import Text
 from PIL import Image
 
 from nrpn_d2.evaluation import figures
 from nrpn_d2.evaluation.figures import (
-    BOX_COLOR,
-    OBJECT_COLOR,
-    Panel,
     error_figure,
     false_positive_figure,
-    picture_grid,
     precision_recall_figure,
     recall_figure,
     save_figure,
 )
+from nrpn_d2.evaluation.panels import Kind, Layer, Panel, picture_grid
 
-
-def rectangles(axes, color):
-    """Return the corners x0, y0, x1, y1 of the boxes drawn in a color, in order."""
-    drawn = [patch for patch in axes.patches if same_color(patch.get_edgecolor(), color)]
-    return [[*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in drawn]
+ONE_BOX = np.array([[1, 1, 2, 2]])
 
 
 def legend(figure):
@@ -33,53 +25,6 @@ def legend(figure):
         for handle in legend.legend_handles
     ]
     return dict(zip([text.get_text() for text in legend.get_texts()], colors))
-
-
-def test_grid_draws_boxes_with_ranks_and_objects():
-    image, objects = np.zeros((40, 60, 3), np.uint8), np.array([[1, 2, 30, 20]])
-    boxes = np.array([[0, 0, 10, 10], [5, 25, 20, 35]])
-    panels = [
-        Panel("RPN", image, boxes, objects),
-        Panel("none", image, np.empty((0, 4)), np.empty((0, 4))),
-        Panel("detections", image, boxes, objects, ["disk 0.9", "$\\frac$"]),
-    ]
-    figure = picture_grid(panels, 2, "proposal")
-    assert [axes.get_title() for axes in figure.axes] == ["RPN", "none", "detections"]
-    first, none, last = figure.axes
-    assert rectangles(first, BOX_COLOR) == boxes.tolist()
-    assert rectangles(first, OBJECT_COLOR) == objects.tolist()
-    assert not none.patches and not none.texts
-    assert [text.get_text() for text in first.texts] == ["1", "2"]
-    assert [text.get_text() for text in last.texts] == ["disk 0.9", "$\\frac$"]
-    assert first.get_xlim() == (0, 60) and first.get_ylim() == (40, 0)
-    assert set(legend(figure)) == {"proposal", "labelled object"}
-
-
-@pytest.mark.parametrize("y0", [0, 1, 15])
-def test_a_label_stands_outside_its_box(y0):
-    box = np.array([[10, y0, 50, y0 + 20]])
-    figure = picture_grid(
-        [Panel("", np.zeros((40, 60, 3), np.uint8), box, box[:0], ["disk"])], 1, "box"
-    )
-    FigureCanvasAgg(figure).draw()
-    (axes,) = figure.axes
-    inside = axes.patches[0].get_window_extent()
-    (label,) = axes.texts
-    assert not label.get_window_extent().overlaps(inside)
-    assert axes.get_window_extent().y0 < label.get_window_extent().y0
-    assert label.get_window_extent().y1 < axes.get_window_extent().y1 + 1
-
-
-@pytest.mark.parametrize("background", [0, 128, 255])
-def test_boxes_are_visible_on_any_background(background):
-    image = np.full((40, 40, 3), background, np.uint8)
-    figure = picture_grid([Panel("", image, np.array([[8, 8, 32, 32]]), np.empty((0, 4)))], 1, "")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
-    x0, y0, x1, y1 = (int(v) for v in figure.axes[0].patches[0].get_window_extent().extents)
-    row = pixels[len(pixels) - (y0 + y1) // 2, x0 - 8 : x0 + 8].sum(axis=1) / 3
-    assert np.ptp(row) > 90  # the line and its white rim differ, whatever is behind them
 
 
 def curves(scale, budgets=(10, 100)):
@@ -180,10 +125,10 @@ def test_of_many_classes_the_first_are_drawn(monkeypatch):
 @pytest.mark.parametrize("name", ["a$x_$", "50%$^$", "_run", r"$\frac$"])
 def test_names_are_drawn_as_they_are(name, tmp_path):
     # The first two are no formulas: matplotlib raises an error when it draws them as such.
-    image, boxes = np.zeros((4, 4, 3), np.uint8), np.ones((1, 4))
+    panel = Panel(name, np.zeros((4, 4, 3), np.uint8), [Layer(Kind(name, "r"), ONE_BOX, [name])])
     precisions = dict.fromkeys([name, "RPN"], {"bbox": {name: np.zeros(3)}})
     drawn = [
-        picture_grid([Panel(name, image, boxes, boxes, [name])], 1, name),
+        picture_grid([panel], 1),
         recall_figure({name: curves(0.5), "RPN": curves(1.0)}),
         error_figure({name: {50: {"hit": 30, "background": 70}}}),
         precision_recall_figure(precisions),
@@ -192,6 +137,7 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
         save_figure(figure, str(tmp_path / str(n)))
         texts = [text for text in figure.findobj(Text) if name in text.get_text()]
         assert texts and not any(text.get_parse_math() for text in texts)
+    assert list(legend(drawn[0])) == [name]
     for figure in (drawn[1], drawn[3]):
         assert list(legend(figure)) == [name, "RPN"]
 
