@@ -61,8 +61,8 @@ def test_a_training_that_is_looked_at(tmp_path, evaluates_nothing, monkeypatch, 
     assert sum(last[f"calibration/share_{b}"] for b in range(10)) == pytest.approx(100)
 
     images, histograms = Recorded.seen[6]
-    assert images == [f"pictures/{n}" for n in ("0_im0", "1_im3", "calibration")]
-    objects, background, hard = (h["bucket_counts"] for h in histograms)
+    assert images[-3:] == [f"pictures/{n}" for n in ("0_im0", "1_im3", "calibration")]
+    objects, background, hard = (h["bucket_counts"] for h in histograms[-3:])
     assert sum(background) > sum(objects) > 0 and sum(hard) > 0
     in_warmup = [h["tag"] for h in Recorded.seen[2][1]]
     assert in_warmup == ["objectness/objects", "objectness/background"]
