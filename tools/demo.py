@@ -73,6 +73,7 @@ def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> s
             f"{joined}{after[-1]:.1f} at the end"
         )
     lines += [
+        f"Open {folder}/index.html: how good it is, where it fails, which score threshold to use",
         f"Pictures: {picture} (what they propose and detect), {folder}/inference/*.png (curves)",
         "Next, the detector on an image, a folder or a glob of yours:",
         f"  python tools/predict.py --config-file {os.path.relpath(config_file)} --input {image} "

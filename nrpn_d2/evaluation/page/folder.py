@@ -25,7 +25,7 @@ _DRAWN = re.compile(
 )
 RECORD = "run.json"
 MAX_POINTS = 300  # of a curve over the iterations
-MAX_PICTURES = 12
+MAX_PICTURES = 8
 MAX_KEYS = 5000
 MAX_CONFIG_BYTES = 2**20
 

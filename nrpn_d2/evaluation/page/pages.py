@@ -17,7 +17,7 @@ from .images import compared_images, worst_images
 logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
-_PICTURE_SIDE = 1000
+_PICTURE_SIDE = 900
 _UNIT = {"y_range": (0, 1)}
 
 

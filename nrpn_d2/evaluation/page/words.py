@@ -159,9 +159,11 @@ def comparison_words(dataset: str, groups: Groups) -> Iterator[Html]:
             others = ", ".join(f"{name} {number(means[name])}" for name in means if name != best)
             items.append((number(means[best]), title, f"best: {best}; {others}"))
     yield tiles(items)
-    thresholds = (
-        f"{name} {get(runs[0].evaluations[dataset], 'mistakes', 'threshold'):.2f}"
+    thresholds = {
+        name: get(runs[0].evaluations[dataset], "mistakes", "threshold")
         for name, runs in groups.items()
         if dataset in runs[0].evaluations
-    )
-    yield _say("Score thresholds to use", f"{', '.join(thresholds)}.")
+    }
+    known = [f"{name} {x:.2f}" for name, x in thresholds.items() if not math.isnan(x)]
+    if known:
+        yield _say("Score thresholds to use", f"{', '.join(known)}.")
