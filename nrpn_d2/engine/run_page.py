@@ -16,6 +16,7 @@ import torchvision
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..data.loader import TrainLoader
 from ..evaluation.page.folder import RECORD
 from ..evaluation.page.pages import write_run_page
 from ..utils.saving import atomic_open
@@ -43,6 +44,8 @@ class RunPage(HookBase):
 
     def before_train(self) -> None:
         self._record = environment()
+        if isinstance(self.trainer.data_loader, TrainLoader):
+            self._record["training_images"] = self.trainer.data_loader.num_records
         update_page(self._folder, self._record)
 
     def after_step(self) -> None:

@@ -43,7 +43,7 @@ def test_pages_of_a_training_and_of_an_evaluation(run, monkeypatch):
     page = (run.out / "index.html").read_text()
     assert "Results on own_train" in page and "Worst images of own_train" in page
     assert record(run.out).keys() >= {"command", "commit", "versions", "started", "ended"}
-    assert "torch" in record(run.out)["versions"]
+    assert "torch" in record(run.out)["versions"] and record(run.out)["training_images"] == 1
 
     before = files(run.out)
     run.flags.append("--eval-only")

@@ -166,6 +166,7 @@ def _how_it_was_run(run: RunFolder) -> Iterator[Html]:
         ("command", record.get("command")),
         ("folder", os.path.abspath(run.path)),
         ("trained on", ", ".join(run.config.get("DATASETS.TRAIN") or ())),
+        ("training images", record.get("training_images")),
         ("tested on", ", ".join(run.config.get("DATASETS.TEST") or ())),
         ("weights at the start", run.config.get("MODEL.WEIGHTS")),
         ("started", record.get("started")),
