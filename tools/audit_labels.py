@@ -37,7 +37,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--apply", metavar="FILE", help="decisions that the page exported")
     parser.add_argument("--num-gpus", type=int, default=1, help="to train folds; 0: on the CPU")
     parser.add_argument(
-        "--min-score", type=float, default=0.1, help="of a model, to count (default: 0.1)"
+        "--min-score", type=float, default=0.05, help="of a model, to count (default: 0.05)"
     )
     parser.add_argument("--top", type=int, default=200, help="candidates on the page (200)")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")

@@ -8,7 +8,9 @@ import torch
 
 from ..utils.boxes import box_iou, covered_fraction
 from .ground_truth import GroundTruth
+from .second_look import can_look, judge, look_again
 
+_ON = 0.5  # IoU with a label, from which on a detection shows what labelled objects look like
 _OFF = 0.3  # IoU with every label, below which a box is a candidate
 _ON_IGNORED = 0.5  # part of a box on an ignored label, from which on it belongs to that one
 _SAME = 0.5  # IoU of boxes of one candidate
@@ -20,6 +22,7 @@ class Predictions(NamedTuple):
     boxes: np.ndarray  # (K, 4) x0, y0, x1, y1 in pixels of the image
     scores: np.ndarray  # (K,) from 0 to 1
     classes: np.ndarray  # (K,) -1: a proposal, which has none
+    features: np.ndarray | None = None  # (K, V, F) of the second look; None: there was none
 
 
 class Candidate(NamedTuple):
@@ -42,15 +45,19 @@ def predict(
     predictions = {}
     for batch in batches:
         for inputs, output in zip(batch, model(batch)):
-            if "instances" in output:
+            is_detector = "instances" in output
+            if is_detector:
                 found = output["instances"]
-                boxes, scores, classes = found.pred_boxes, found.scores, found.pred_classes
+                boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
             else:
                 found = output["proposals"]
-                boxes, scores = found.proposal_boxes, found.objectness_logits.sigmoid()
+                boxes, scores = found.proposal_boxes.tensor, found.objectness_logits.sigmoid()
                 classes = torch.full_like(scores, -1).long()
-            kept = scores >= min_score
-            arrays = (x[kept].cpu().numpy() for x in (boxes.tensor, scores, classes))
+            boxes, scores, classes = (x[scores >= min_score] for x in (boxes, scores, classes))
+            features = []
+            if is_detector and can_look(model):
+                scores, *features = look_again(model, inputs, boxes, classes)
+            arrays = (array.cpu().numpy() for array in (boxes, scores, classes, *features))
             predictions[inputs["image_id"]] = Predictions(*arrays)
     return predictions
 
@@ -65,22 +72,48 @@ def find_candidates(
             that none of cross-validation's judges what it was trained on.
     """
     candidates: list[Candidate] = []
+    predictions = [_judged(found, truth) for found in predictions]
     for image_id, n in truth.image_index.items():
-        objects = truth.of_image(n)
-        of_models = [
-            _off_labels(found[image_id], truth, objects)
-            for found in predictions
-            if image_id in found
-        ]
+        of_models = []
+        for found in (found[image_id] for found in predictions if image_id in found):
+            off = _off_labels(found, truth, n)
+            of_models.append(Predictions(*(array[off] for array in found[:3])))
         candidates += _clusters(image_id, of_models, truth.class_names)
     return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
-def _off_labels(found: Predictions, truth: GroundTruth, objects: slice) -> Predictions:
+def _judged(
+    found: Mapping[Hashable, Predictions], truth: GroundTruth
+) -> dict[Hashable, Predictions]:
+    """Multiply the scores of one model by the second judge's, where the model has looked again."""
+    order = [image_id for image_id in truth.image_index if image_id in found]
+    if not order or any(found[image_id].features is None for image_id in order):
+        return dict(found)
+    counts = [len(found[image_id].scores) for image_id in order]
+    images = np.repeat([truth.image_index[image_id] for image_id in order], counts)
+    is_object = np.concatenate([_is_object(found[i], truth, truth.image_index[i]) for i in order])
+    features = np.concatenate([found[image_id].features for image_id in order])
+    judged = np.split(judge(features, is_object, images), np.cumsum(counts)[:-1])
+    return {
+        image_id: found[image_id]._replace(scores=found[image_id].scores * factor)
+        for image_id, factor in zip(order, judged)
+    }
+
+
+def _is_object(found: Predictions, truth: GroundTruth, n: int) -> np.ndarray:
+    """Return (K,) what :func:`judge` learns from."""
+    objects = truth.of_image(n)
+    labels = truth.boxes[objects][~truth.ignored[objects]]
+    on = (box_iou(found.boxes[:, None], labels) >= _ON).any(axis=1)
+    return np.where(on, 1, np.where(_off_labels(found, truth, n), 0, -1))
+
+
+def _off_labels(found: Predictions, truth: GroundTruth, n: int) -> np.ndarray:
+    """Return (K,) whether a box lies off every label of image n."""
+    objects = truth.of_image(n)
     labels, ignored = truth.boxes[objects], truth.ignored[objects]
     off = (box_iou(found.boxes[:, None], labels) < _OFF).all(axis=1)
-    off &= (covered_fraction(found.boxes[:, None], labels[ignored]) < _ON_IGNORED).all(axis=1)
-    return Predictions(*(array[off] for array in found))
+    return off & (covered_fraction(found.boxes[:, None], labels[ignored]) < _ON_IGNORED).all(axis=1)
 
 
 def _clusters(
@@ -89,7 +122,7 @@ def _clusters(
     """Yield the best box with all that lie on it, then the best of the rest, and so on."""
     if not of_models:
         return
-    boxes, scores, classes = map(np.concatenate, zip(*of_models))
+    boxes, scores, classes = map(np.concatenate, list(zip(*of_models))[:3])
     models = np.repeat(np.arange(len(of_models)), [len(found.scores) for found in of_models])
     left = np.ones(len(scores), bool)
     for best in np.argsort(-scores, kind="stable"):
@@ -103,8 +136,8 @@ def _clusters(
         box = np.average(boxes[near], axis=0, weights=scores[near])
         yield Candidate(
             image_id,
-            tuple(box.tolist()),
-            float(per_model.mean()),
+            tuple(box.round(2).tolist()),
+            float(per_model.mean().round(4)),
             float((per_model > 0).mean()),
             class_names[votes[1:].argmax()] if votes[1:].any() else "",
         )
