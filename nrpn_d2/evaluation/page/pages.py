@@ -153,7 +153,7 @@ def _pictures(run: RunFolder) -> Iterator[Html]:
         return
     shown = []
     for path in run.pictures:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(path, formats=("JPEG",)) as image:
             pixels = picture(np.asarray(image.convert("RGB")), alt=path, side=_PICTURE_SIDE)
         shown.append(figure(pixels, os.path.relpath(path, run.path)))
     yield section("Pictures drawn during the training, the latest first", grid(*shown, large=True))
