@@ -3,6 +3,7 @@
     model -> budgets.py -> recall_evaluator.py -> recall.py --+
                            proposal_errors.py ----------------+-> runs.py -> figures.py
                            voc_evaluator.py ----> voc_ap.py --+
+    model -> views.py -> pictures.py -> panels.py: what the networks make of single images
 
 Every number without a budget in its name is one of the model as it is configured
 (MODEL.RPN.POST_NMS_TOPK_TEST proposals), which is the model that is deployed. With "@K", it is that
