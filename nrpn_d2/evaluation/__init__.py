@@ -4,6 +4,7 @@
                            proposal_errors.py ----------------+-> runs.py -> figures.py
                            voc_evaluator.py ----> voc_ap.py --+
     model -> views.py -> pictures.py -> panels.py: what the networks make of single images
+    models -> audit.py (second_look.py) -> audit_page.py: objects that nobody labelled
 
 Every number without a budget in its name is one of the model as it is configured
 (MODEL.RPN.POST_NMS_TOPK_TEST proposals), which is the model that is deployed. With "@K", it is that
