@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..data.loader import build_test_loader
 from ..evaluation import load_ground_truth, with_budgets
-from ..utils.boxes import box_iou
+from ..utils.boxes import box_iou, covered_fraction
 from ..utils.saving import atomic_open
 from .outputs import as_detections
 from .predict_files import common_folder
@@ -37,7 +37,8 @@ def predict_dataset(
     """Yield the predictions on each image of a dataset, in its order and in pixels of its images.
 
     Proposals and false positives are of class 0. False positives are what the miner would take:
-    proposals with a score over MODEL.NRPN.FP_SCORE whose IoU with every object is below FP_IOU.
+    proposals with a score over MODEL.NRPN.FP_SCORE whose IoU with every object is below FP_IOU, and
+    of which less than IGNORE_IOA lies on a difficult object or a crowd.
 
     Raises:
         ValueError: for detections of a ``ProposalNetwork``.
@@ -52,10 +53,12 @@ def predict_dataset(
         found = outputs["instances"] if what == "detections" else outputs["proposals"]
         found = (found if what == "detections" else as_detections(found)).to("cpu")
         if what == "false-positives":
-            objects = truth.boxes[truth.of_image(truth.index_of(inputs[0]["image_id"])), None]
-            iou = box_iou(objects, found.pred_boxes.tensor.numpy()).max(axis=0, initial=0)
-            confident = found.scores.numpy() > limits.FP_SCORE
-            found = found[torch.from_numpy(confident & (iou < limits.FP_IOU))]
+            of_image = truth.of_image(truth.index_of(inputs[0]["image_id"]))
+            objects, boxes = truth.boxes[of_image, None], found.pred_boxes.tensor.numpy()
+            wrong = (box_iou(objects, boxes) < limits.FP_IOU).all(axis=0)
+            on_ignored = covered_fraction(boxes, objects[truth.ignored[of_image]])
+            wrong &= (on_ignored < limits.IGNORE_IOA).all(axis=0)
+            found = found[torch.from_numpy(wrong & (found.scores.numpy() > limits.FP_SCORE))]
         yield found
 
 
