@@ -85,7 +85,7 @@ def line_chart(
         xs = xs[xs > 0]
     if not len(xs) or not len(ys):
         return Html()
-    low, high = y_range or (min(ys.min(), 0), max(ys.max(), 1e-9))
+    low, high = y_range or (min(ys.min(), 0), max(ys.max(), 0) or 1)
     x = _Axis(xs.min(), max(xs.max(), xs.min() + 1e-9), _LEFT, WIDTH - _RIGHT, log_x)
     y = _Axis(low, high * 1.02, HEIGHT - _BOTTOM, _TOP, False)
     drawn = [*_grid(x, y), *_marks(marks, x)]

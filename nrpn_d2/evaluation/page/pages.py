@@ -8,7 +8,17 @@ import numpy as np
 from PIL import Image
 
 from ...utils.charts import Mark
-from ...utils.page import Html, details, figure, grid, paragraph, picture, section, write_page
+from ...utils.page import (
+    Html,
+    details,
+    element,
+    figure,
+    grid,
+    paragraph,
+    picture,
+    section,
+    write_page,
+)
 from ..comparison import group_runs
 from . import series, tables, words
 from .folder import RunFolder, read_folder
@@ -156,7 +166,8 @@ def _pictures(run: RunFolder) -> Iterator[Html]:
         with Image.open(path, formats=("JPEG",)) as image:
             pixels = picture(np.asarray(image.convert("RGB")), alt=path, side=_PICTURE_SIDE)
         shown.append(figure(pixels, os.path.relpath(path, run.path)))
-    yield section("Pictures drawn during the training, the latest first", grid(*shown, large=True))
+    title = "Pictures drawn during the training, the latest first"
+    yield section(title, element("div", *shown, class_="grid pairs"))
 
 
 def _how_it_was_run(run: RunFolder) -> Iterator[Html]:

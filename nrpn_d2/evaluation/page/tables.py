@@ -180,7 +180,7 @@ def _matrix(names: Sequence[str], counts: Mapping[tuple[int, int], int]) -> Html
 
 
 def facts_table(facts: Iterable[tuple[str, Any]]) -> Html:
-    rows = [(key, value) for key, value in facts if value]
+    rows = [(key, element("span", value)) for key, value in facts if value]
     return table(["", ""], rows, sortable=False) if rows else Html()
 
 
