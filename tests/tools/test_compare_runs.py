@@ -1,6 +1,7 @@
 """tools/compare_runs.py: table, figures and page of several runs, and of one."""
 
 import json
+from pathlib import Path
 
 import compare_runs
 import pytest
@@ -9,6 +10,7 @@ from run_folders import write_run_folder
 from test_comparison import RPN
 from test_runs import CURVES
 
+from nrpn_d2.evaluation.page.pages import write_comparison_page
 from nrpn_d2.evaluation.runs import write_run
 
 
@@ -24,6 +26,7 @@ def test_overlays_runs(tmp_path, capsys):
         assert (tmp_path / "both" / f"{kind}.png").stat().st_size > 0
     table = (tmp_path / "both" / "comparison.txt").read_text()
     assert table in capsys.readouterr().out
+    assert "<title>Comparison: rpn, nrpn</title>" in (tmp_path / "both" / "index.html").read_text()
     assert table.splitlines()[0].split()[-2:] == ["rpn", "nrpn"]
 
 
@@ -71,8 +74,7 @@ def page_of_runs(tmp_path_factory):
         for name, gain in (("rpn", 0), ("seed1", 10), ("seed2", 12))
     )
     group = f"{GROUP}={','.join(map(str, others))}"
-    compare(first, group, "--output", folder / "both")
-    return folder / "both" / "index.html"
+    return write_comparison_page([str(first), group], str(folder))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -100,6 +102,5 @@ def test_the_page_of_several_runs(page_of_runs, browser, width):
 
 
 def test_one_run_has_its_own_page(tmp_path):
-    folder = write_run_folder(tmp_path / "rpn")
-    compare(folder, "--output", tmp_path / "out")
-    assert "<title>Run rpn</title>" in (tmp_path / "out" / "index.html").read_text()
+    page = write_comparison_page([str(write_run_folder(tmp_path / "rpn"))], str(tmp_path))
+    assert "<title>Run rpn</title>" in Path(page).read_text()
