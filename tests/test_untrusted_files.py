@@ -45,19 +45,28 @@ OPENERS = re.compile(
 READERS = {
     "nrpn_d2/checkpoint/checkpointer.py": {"open"},
     "nrpn_d2/checkpoint/imagenet_weights.py": {"PathManager.open"},  # tests/checkpoint
+    "nrpn_d2/data/corrections.py": {"open"},  # tests/data
     "nrpn_d2/data/image_header.py": {"open", "Image.open"},
     "nrpn_d2/data/inspection/image.py": {"Image.open"},  # tests/tools
     "nrpn_d2/data/inspection/page.py": {"detection_utils.read_image"},  # tests/tools
     "nrpn_d2/data/mapper.py": {"read_image"},
     "nrpn_d2/data/voc/xml.py": {"defusedxml.ElementTree.fromstring"},
+    "nrpn_d2/deploy/backgrounds.py": {"read_image"},
     "nrpn_d2/deploy/sources.py": {"detection_utils.read_image", "cv2.VideoCapture"},
     "nrpn_d2/deploy/predict_files.py": {"read_image"},
     "nrpn_d2/engine/resume.py": {"yaml.safe_load"},
+    "nrpn_d2/engine/wandb_hook.py": {"open", "yaml.safe_load"},  # what the run itself wrote
     "nrpn_d2/engine/study_results.py": {"open", "json.loads"},
+    "nrpn_d2/evaluation/audit_page.py": {
+        *("read_image", "resources.files(utils).joinpath('audit.js').read_text"),
+    },
+    "nrpn_d2/evaluation/page/folder.py": {"open", "json.loads", "yaml.safe_load"},
+    "nrpn_d2/evaluation/page/pages.py": {"Image.open"},
     "nrpn_d2/evaluation/pictures.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
     "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
     "nrpn_d2/utils/page.py": {  # a file of the package
+        "read_image",
         "resources.files(__package__).joinpath(f'page.{suffix}').read_text",
     },
     "nrpn_d2/utils/safe_load.py": {

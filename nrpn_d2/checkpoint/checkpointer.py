@@ -31,7 +31,7 @@ from .pixels import Pixels, apply_pixels, pixels_of, raise_if_different
 
 _TAG_REMEDY = "write the name of a checkpoint into it, or delete it to start from MODEL.WEIGHTS"
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
-_HALF_WRITTEN = re.compile(r"(\.pth|/last_checkpoint\.[0-9a-f]{32})\.tmp$")
+_HALF_WRITTEN = re.compile(r"(\.pth|\.[0-9a-f]{32}(\.\w+)?)\.tmp$")
 
 
 def split_query(path: str) -> tuple[str, dict[str, str]]:

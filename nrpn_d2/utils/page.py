@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
@@ -23,12 +23,8 @@ from PIL import Image
 
 from .saving import atomic_open
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _SIDE = 288  # pixels of a picture's longer side
 _BOXES = 100  # drawn on a picture
-_SVG_BYTES = 100_000  # a figure whose SVG is larger becomes a PNG
 _VOID = ("img", "input", "br")
 
 
@@ -142,17 +138,6 @@ def number(value: Any, digits: int = 3) -> Any:
 
 def figure(content: Html, caption: Any = "") -> Html:
     return element("figure", content, *([element("figcaption", caption)] if caption else []))
-
-
-def chart(drawing: "Figure", caption: str) -> Html:
-    """Return a figure of matplotlib, as SVG or, where that is large, as PNG."""
-    encoded, kind = io.BytesIO(), "svg+xml"
-    drawing.savefig(encoded, format="svg", transparent=True, metadata={"Date": None})
-    if encoded.tell() > _SVG_BYTES:
-        encoded, kind = io.BytesIO(), "png"
-        drawing.savefig(encoded, format="png", transparent=True, dpi=150)
-    source = _data(encoded.getvalue(), f"image/{kind}")
-    return figure(zoomable("img", src=source, alt=caption, class_="chart"), caption)
 
 
 def picture(image: np.ndarray, boxes: Sequence[Box] = (), alt: str = "", side: int = _SIDE) -> Html:

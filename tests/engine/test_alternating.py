@@ -82,7 +82,7 @@ def test_killed_again_and_again(tmp_path, monkeypatch, restored_catalogs):
 
     monkeypatch.setattr(os, "replace", killing)
     for kills in itertools.count():
-        left = iter(range(3 + kills % 3))
+        left = iter(range(8 + kills % 3))
         try:
             train_alternating(cfg, [4] * 4)
             break

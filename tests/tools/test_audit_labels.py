@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import audit_labels
 import pytest
-from browser import WIDTHS, chromium, opened
+from browser import WIDTHS, opened
 from detectron2.data import DatasetCatalog
 from small_detectors import detector_cfg, trained
 from voc_folder import write_voc_folder
@@ -60,9 +60,9 @@ def test_lists(sheet):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_decide_reload_export_and_apply(sheet, own, width):
+def test_decide_reload_export_and_apply(sheet, own, browser, width):
     """By mouse and by keys."""
-    with chromium() as browser, opened(browser, sheet / "audit.html", width) as page:
+    with opened(browser, sheet / "audit.html", width) as page:
         cards = page.locator(".candidate")
         assert cards.count() == 4 and page.locator("svg.zoomable").count() == 4
         assert page.locator("img").count() == 0
