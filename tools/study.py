@@ -3,7 +3,7 @@
 
     python tools/study.py configs/studies/voc_animals.yaml --jobs 2
     python tools/study.py STUDY.yaml --report               tables and figures of what there is
-    python tools/study.py STUDY.yaml --dataset voc_animals_val --output runs -- KEY VALUE ...
+    python tools/study.py STUDY.yaml --dataset voc_animals_val --output runs KEY VALUE ...
 
 Each run is train_net.py in its own folder, OUTPUT/<variant>_<iterations>_seed<k>. A run that has
 ended is not run again, an interrupted one is resumed, and one that fails stops no other, so the
@@ -33,8 +33,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--evaluate", nargs=3, metavar=("VARIANT", "ITERATIONS", "SEED"), help="one run that ended"
     )
-    parser.add_argument("opts", nargs="*", help="overrides for train_net.py, after --")
-    return parser.parse_args(args)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the configs'")
+    return parser.parse_intermixed_args(args)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from small_models import small_cfg
 from small_training import CLASSES, training_cfg, write_images
+from study import parse_args
 
 from nrpn_d2 import add_nrpn_config
 from nrpn_d2.engine.study import Run, Study
@@ -241,6 +242,12 @@ def test_variants_start_from_the_same_weights():
 
 
 # ---- All of it
+
+
+@pytest.mark.parametrize("line", ["S.yaml --jobs 2 KEY 1", "--jobs 2 S.yaml -- KEY 1"])
+def test_overrides_on_the_command_line(line):
+    args = parse_args(line.split())
+    assert (args.study, args.jobs, args.opts) == ("S.yaml", 2, ["KEY", "1"])
 
 
 def test_command_line(tmp_path, process_environment):
