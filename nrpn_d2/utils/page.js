@@ -33,7 +33,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // arrow keys show its neighbours, Escape closes.
 const dialog = document.createElement("dialog");
 dialog.className = "zoom";
-dialog.addEventListener("close", () => dialog.replaceChildren());
+// The event comes later than what closes it: by then it may show the next picture
+dialog.addEventListener("close", () => dialog.open || dialog.replaceChildren());
 document.body.append(dialog);
 
 function magnify(picture) {

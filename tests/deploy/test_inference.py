@@ -56,6 +56,7 @@ def test_nothing_of_the_nrpn_runs(backbone, meta_architecture, share):
 def test_same_as_stock(backbone, sampler):
     """The same outputs, by the same operations on tensors of the same shapes."""
     cfg = small_cfg(backbone, MODEL__RPN__NEGATIVE_SAMPLER__NAME=sampler)
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # some detections, whatever the weights
     model = build_model(cfg).eval()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     stock = build_model(cfg).eval()
