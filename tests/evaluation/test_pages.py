@@ -58,6 +58,7 @@ def test_the_page_in_a_browser(run_folder, browser, width):
         page.locator("svg.picture").first.click()  # the worst image
         assert "3.png: 3 wrong, 1 missed" in page.locator("dialog[open] p").inner_text()
         page.keyboard.press("Escape")
+        page.locator("dialog svg").wait_for(state="detached")
         assert page.locator("svg.picture").count() == 4 + 1
         assert page.locator("svg.picture rect.missed").count() == 4
 
