@@ -8,7 +8,7 @@ Takes a tenth of the labels from the training images of `shapes`, trains a detec
 the rest, audits with all of them, decides by the labels that were removed, as a careful user would,
 for the candidates up to the last one at which the precision is at least 0.8, and trains the first
 detector again on the corrected labels. What is trained is not trained again: start it anew and it
-goes on. With the config's schedule it takes about 6 minutes of CPU time for each training.
+goes on. With the config's schedule it takes about 5 minutes of CPU time for each training.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train on `shapes` without its images without objects, mine such images, and train again.
 
-    python benchmarks/backgrounds.py --output output/backgrounds   # 25 minutes of CPU time
+    python benchmarks/backgrounds.py --output output/backgrounds   # 16 minutes of CPU time
 
 Three trainings of equal length for each seed: "without" such images, with the --count best "mined"
 ones (tools/mine_backgrounds.py with the first model), and with as many "random" ones of the same

@@ -11,7 +11,9 @@ docs/shapes_recall.png    recall of shapes_rpn and shapes_nrpn
 docs/run_page.png         the page of shapes_nrpn, if there is a Chromium
 docs/comparison_page.png  the page of both, likewise
 
-Both have SEED 1. The runs are kept in output/figures and not trained again.
+Both have SEED 1. The runs are kept in output/figures and not trained again. Not made here:
+docs/voc_animals_calibration.png (report/calibration.png of tools/study.py), docs/audit_page.png (a
+screenshot of benchmarks/audit.py's page), docs/tutorial_false_positives.png (docs/tutorial.md).
 """
 
 import argparse

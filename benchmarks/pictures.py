@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What looking at a training costs: nothing between the periods, so much at them.
+"""The cost of pictures and test losses, between their periods and when they are due.
 
     python benchmarks/pictures.py                                   # configs/shapes_nrpn.yaml
     python benchmarks/pictures.py --config-file FILE KEY VALUE ...  # of your own

@@ -10,7 +10,7 @@ Forward and backward pass and SGD, of the detectors in configs/voc_nrpn_*.yaml w
 stock          Detectron2's RPN
 shared         an nRPN with a second head on the RPN's features
 separate       an nRPN with a backbone of its own, as in the paper
-one more       forward, backward and SGD of that nRPN alone: what "separate" has to cost
+one more       forward, backward and SGD of that nRPN alone: what "separate" adds at least
 channels_last  "separate" in that memory format
 compiled       "separate" with both backbones under torch.compile
 
