@@ -96,11 +96,10 @@ def add_nrpn_config(cfg: CN) -> None:
     cfg.MODEL.VGG.FC_DIM = 4096  # width of fc6 and fc7
     cfg.MODEL.VGG.DROPOUT = 0.5  # probability that a unit of fc6 or fc7 is dropped in training
 
-    # ---- Classification networks of torchvision (build_torchvision_backbone, and with an FPN over
-    # it build_torchvision_fpn_backbone). MODEL.BACKBONE.FREEZE_AT counts blocks, see
-    # TorchvisionBackbone
+    # ---- Classification networks of torchvision (build_torchvision_backbone, ..._fpn_backbone)
     cfg.MODEL.TORCHVISION = CN()
-    # As in torchvision.models.get_model; MODEL.WEIGHTS "torchvision://NAME" has its weights
+    # As in torchvision.models.get_model; MODEL.WEIGHTS "torchvision://NAME" has its weights.
+    # MODEL.BACKBONE.FREEZE_AT counts its blocks, see TorchvisionBackbone
     cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
     # Feature maps by their strides: "stride4", "stride8", ...
     cfg.MODEL.TORCHVISION.OUT_FEATURES = ["stride16"]
@@ -135,8 +134,8 @@ def add_nrpn_config(cfg: CN) -> None:
     # The newest periodic ones that are kept; 0 keeps all
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
     # model_best.pth has the largest value of this result, taken every TEST.EVAL_PERIOD iterations.
-    # "" is "bbox/AP50" or, for a ProposalNetwork, "box_proposals/AR@300" (most proposals), on the
-    # first of DATASETS.TEST
+    # "" is "bbox/AP50" or, for a ProposalNetwork, "box_proposals/AR" (the model as configured), on
+    # the first of DATASETS.TEST
     cfg.SOLVER.BEST_METRIC = ""
 
     # ---- Training
@@ -147,8 +146,9 @@ def add_nrpn_config(cfg: CN) -> None:
     # Log the training to this project of Weights & Biases (pip install wandb), too; "" for none
     cfg.WANDB_PROJECT = ""
 
-    # ---- Evaluation. Results without a budget in their name ("bbox", "AR") are the model's own;
-    # "bbox@50" and "AR@50" are those of the same model with MODEL.RPN.POST_NMS_TOPK_TEST 50
+    # ---- Evaluation
     cfg.TEST.PROPOSALS = CN()
-    cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]  # numbers of proposals per image
+    # Numbers of proposals per image. "bbox@50" and "AR@50" are results of the same model with
+    # MODEL.RPN.POST_NMS_TOPK_TEST 50; those without a number ("bbox", "AR") are the model's own
+    cfg.TEST.PROPOSALS.BUDGETS = [50, 100, 300]
     cfg.TEST.PROPOSALS.IOU_THRESHOLDS = [0.5, 0.7, 0.9]  # at which recall is given

@@ -36,6 +36,10 @@ from .reading import is_ignored
 _MAX_TRIES = 100
 
 
+class NothingToLearn(ValueError):
+    """A dataset lacks objects, or the shapes of objects that a model learns."""
+
+
 def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
     """Build the loader of ``DATASETS.TRAIN``; the keys are those of Detectron2's loader."""
     data, batch_size, world_size = cfg.DATALOADER, cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
@@ -80,7 +84,7 @@ def build_validation_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Build :func:`build_test_loader`, whose images keep their objects, for losses.
 
     Raises:
-        ValueError: as there, or because the dataset lacks what the losses need.
+        NothingToLearn: the dataset lacks what the losses need.
     """
     records = _load_records(cfg, "TEST", [dataset_name], filter_empty=False)
     if cfg.DATASETS.LEFT_OUT:
@@ -136,17 +140,17 @@ def _leave_out(
 
 
 def _check_objects(cfg: CfgNode, records: list[dict[str, Any]], origin: str) -> None:
-    """Raise a ValueError unless there are objects, with the shapes that the model learns."""
+    """Raise NothingToLearn unless there are objects, with the shapes that the model learns."""
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
         message = f"{origin}: none of {len(records)} images has an object to learn"
-        raise ValueError(f"{message} (difficult ones do not count); check the annotations")
+        raise NothingToLearn(f"{message} (difficult ones do not count); check the annotations")
     for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         for record in records if cfg.MODEL[key] else ():
             for number, obj in enumerate(record.get("annotations", ())):
                 if shape not in obj and not is_ignored(obj):
                     place = f"object {number} of {record['file_name']}"
                     message = f"MODEL.{key} is True, and {place} has no {shape}; annotate it"
-                    raise ValueError(message)
+                    raise NothingToLearn(message)
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:

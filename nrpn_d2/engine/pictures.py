@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -34,8 +35,8 @@ class DrawPictures(HookBase):
 
     Gives TensorBoard pictures, histograms and ``calibration/*``; writes the pictures into
     OUTPUT_DIR/pictures, too. They take the place of Detectron2's of a training image (those that
-    its mask heads draw stay). To be registered in the main process alone, before
-    ``PeriodicWriter``.
+    its mask heads draw stay). To be registered in all processes, before ``PeriodicWriter``; the
+    main one looks.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
@@ -51,6 +52,8 @@ class DrawPictures(HookBase):
             return  # Detectron2 draws
         if hasattr(self._model, "vis_period"):
             self._model.vis_period = 0
+        if not comm.is_main_process():
+            return
         names = self._cfg.DATASETS.TEST
         records = DatasetCatalog.get(names[0]) if names else []
         mapper = annotated_mapper(self._cfg)

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
-from detectron2.evaluation.testing import flatten_results_dict
 from torch.optim import Optimizer
 
+from ..utils.config_file import flat_config
 from ..utils.safe_load import load_file
 
 # The optimizer's state, which the checkpoint has, goes before these
@@ -29,11 +29,10 @@ def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
     """
     state = load_file(checkpoint, mmap=True).get("trainer", {})
     old, new = (
-        flatten_results_dict(yaml.safe_load(text))  # MODEL/WEIGHTS -> value
-        for text in (state.get("config", "{}"), cfg.dump())
+        flat_config(yaml.safe_load(text)) for text in (state.get("config", "{}"), cfg.dump())
     )
     keys = sorted(old.keys() & new.keys() - {"OUTPUT_DIR"})
-    return {k.replace("/", "."): (old[k], new[k]) for k in keys if old[k] != new[k]}
+    return {k: (old[k], new[k]) for k in keys if old[k] != new[k]}
 
 
 def warn_of_changes(checkpoint: str, changes: dict[str, tuple[Any, Any]]) -> None:

@@ -91,7 +91,7 @@ def environment() -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "Python": platform.python_version(),
     }
-    has_gpu = torch.cuda.is_available()
+    has_gpu = torch.cuda.is_initialized()  # the model is on its device by now
     return {
         "command": shlex.join(sys.argv),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),

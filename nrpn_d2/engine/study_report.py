@@ -8,19 +8,19 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ..evaluation import comparison
 from ..evaluation.score_evaluator import NUM_BINS
 from ..utils.saving import atomic_open
 from .study import Study
 from .study_results import TIME, Result, write_results
 
-CONFIDENCE = 0.95
 DEFAULT_NMS = 0.7
 
 Row = tuple[str, int]  # variant and iterations
@@ -42,11 +42,7 @@ class Interval(NamedTuple):
 
 def interval(values: Sequence[float]) -> Interval:
     """Estimate a mean from values of several seeds."""
-    n = len(values)
-    if n < 2:
-        return Interval(mean(values) if values else math.nan, math.nan, n)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * stdev(values) / math.sqrt(n)
-    return Interval(mean(values), float(half), n)
+    return Interval(*comparison.interval(values), len(values))
 
 
 def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> Interval:
@@ -213,15 +209,16 @@ def figures_of(study: Study, values: Values, rows: Sequence[Row]) -> dict[str, F
             dict.fromkeys(labels, study.budgets),
             lambda label, metric, x: _interval(values, labels[label], f"{metric}@{x}"),
         ),
-        "nms": curves(
+        "calibration": calibration_figure(values, rows, study.calibration_budget),
+    }
+    if metrics:
+        figures["nms"] = curves(
             metrics,
             "NMS threshold",
             dict.fromkeys(labels, study.nms_thresholds),
             lambda label, metric, x: _interval(values, labels[label], metric, f"{x:g}"),
-        ),
-        "calibration": calibration_figure(values, rows, study.calibration_budget),
-    }
-    if len(study.iterations) > 1:
+        )
+    if metrics and len(study.iterations) > 1:
         lengths = {v: sorted(i for w, i in rows if w == v) for v, _ in rows}
         figures["schedule"] = curves(
             metrics,

@@ -198,7 +198,7 @@ class Trainer(DefaultTrainer):
         hooks = super().build_hooks()
         hooks = [RepeatablePreciseBN.like(h) if isinstance(h, PreciseBN) else h for h in hooks]
         at = next((n for n, h in enumerate(hooks) if isinstance(h, PeriodicWriter)), len(hooks))
-        if self.cfg.VIS_PERIOD > 0 and comm.is_main_process():
+        if self.cfg.VIS_PERIOD > 0:
             hooks.insert(at, DrawPictures(self.cfg, self.model))
         if self.cfg.TEST.EVAL_PERIOD > 0:
             losses = ValidationLosses(self.cfg, self.model)

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 
-from ..data.loader import build_validation_loader
+from ..data.loader import NothingToLearn, build_validation_loader
 from ..utils.seeding import seed_all
 from ..utils.undisturbed import undisturbed
 from .train_loop import proposals_of_any_prediction, rpns_of
@@ -37,7 +37,7 @@ class ValidationLosses:
         for name in cfg.DATASETS.TEST:
             try:
                 self._loaders[name] = build_validation_loader(cfg, name)
-            except ValueError as error:
+            except NothingToLearn as error:
                 logger.warning("No losses on test images: %s", error)
         self._several = len(cfg.DATASETS.TEST) > 1
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -76,7 +77,7 @@ class WandbHook(HookBase):
     def after_train(self) -> None:
         if self._run is not None:  # else it has refused to start
             self._log(self.trainer.storage)
-            self._run.finish()
+            self._run.finish(exit_code=int(sys.exc_info()[1] is not None))
 
     def _log(self, storage: EventStorage) -> None:
         import wandb

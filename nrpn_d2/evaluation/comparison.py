@@ -6,13 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import stats
+
 from ..utils.saving import atomic_open
 from .evaluator import format_table
 from .runs import EVALUATORS, draw_runs, read_run
-
-# Half the width of a mean's 95 % interval, in standard errors, by the number of values (Student's
-# t; of more than ten runs, a little too wide)
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
 
 
 def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
@@ -114,14 +112,15 @@ def comparison_rows(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and half the width of its 95 % interval, nan for one value; both are nan if
-    one value is.
+    """Return the mean and half the width of its 95 % interval (Student's t).
+
+    The half is nan for one value; both are nan if one value is.
     """
     if not values or not all(map(math.isfinite, values)):
         return math.nan, math.nan
     if len(values) == 1:
         return values[0], math.nan
-    t = STUDENT_T.get(len(values), 2.262)
+    t = float(stats.t.ppf(0.975, len(values) - 1))
     return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(len(values))
 
 

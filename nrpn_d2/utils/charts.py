@@ -58,7 +58,8 @@ class _Axis(NamedTuple):
             rough = (self.high - self.low) / 6
             power = 10.0 ** math.floor(math.log10(rough))
             step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
-            ticks = [step * i for i in range(math.ceil(self.low / step - 1e-6), 99)]
+            first = math.ceil(self.low / step - 1e-6)
+            ticks = [step * i for i in range(first, first + 9)]
         return [t for t in ticks if self.low * (1 - 1e-9) - 1e-12 <= t <= self.high * (1 + 1e-9)]
 
 
@@ -144,6 +145,7 @@ def _path(x: _Axis, y: _Axis, xs: Sequence[float], ys: Sequence[float]) -> str:
     commands, pen_down = [], False
     for (px, py), ok in zip(points.tolist(), drawn.tolist()):
         if ok:
-            commands.append(f"{'L' if pen_down else 'M'}{px:g},{py:g}")
+            # h0: a point without neighbours is a dot
+            commands.append(f"L{px:g},{py:g}" if pen_down else f"M{px:g},{py:g}h0")
         pen_down = ok
     return "".join(commands)

@@ -1,11 +1,14 @@
 """Config files: found by name, and read without running what is in them; errors name the file."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
 
 _PACKAGE = Path(__file__).parents[1]
+_MAX_KEYS = 5000
+_MAX_DEPTH = 20
 
 
 def get_config_file(name: str) -> str:
@@ -49,3 +52,30 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
         message = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
         reason = f"{message}; correct the file or its name"
     raise ValueError(f"{path}: {reason}")
+
+
+def flat_config(config: Any) -> dict[str, Any]:
+    """Return KEY.KEY -> value of nested dicts; only so many, for aliases can stand for millions."""
+    flat, waiting = {}, [((), config)]
+    for _ in range(_MAX_KEYS):
+        if not waiting:
+            break
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            if len(path) < _MAX_DEPTH and len(waiting) < _MAX_KEYS:
+                waiting += [((*path, str(key)), item) for key, item in value.items()][::-1]
+        elif path:
+            flat[".".join(path)] = value if _is_small(value) else "..."
+    return flat
+
+
+def _is_small(value: Any) -> bool:
+    """Return whether a list has, with all lists in it, few items."""
+    waiting = [value]
+    for _ in range(_MAX_KEYS):
+        if not waiting:
+            return True
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item[:_MAX_KEYS]
+    return False

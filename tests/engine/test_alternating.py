@@ -8,7 +8,15 @@ import torch
 from small_training import assert_same_state, final_state, training_cfg, write_images
 
 from nrpn_d2.checkpoint.trained_model import load_model
-from nrpn_d2.engine.alternating import FINAL, STEPS, check_alternating, train_alternating
+from nrpn_d2.data.proposal_files import load_proposals
+from nrpn_d2.engine.alternating import (
+    FINAL,
+    STEPS,
+    check_alternating,
+    config_of_step,
+    proposal_files,
+    train_alternating,
+)
 from nrpn_d2.engine.trainer import Trainer
 
 KINDS = {
@@ -41,8 +49,13 @@ def differs(one, other):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_halves_share_a_backbone(kind, tmp_path, restored_catalogs):
     test = {"DATASETS__TEST": ("small_test",), "TEST__PROPOSALS__BUDGETS": [5, 20]}
-    cfg = config(tmp_path, kind, **test)
+    numbers = {"MODEL__RPN__POST_NMS_TOPK_TRAIN": 30, "MODEL__RPN__POST_NMS_TOPK_TEST": 5}
+    cfg = config(tmp_path, kind, **test, **numbers)
     results = train_alternating(cfg, [2, 3, 2, 2])
+    # The detectors had as many proposals as joint training gives them
+    proposals = load_proposals(proposal_files(cfg, 0)[0])
+    assert 5 < max(len(boxes) for boxes, _ in proposals.values()) <= 30
+    assert config_of_step(cfg, 1).DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN == 30
     rpn1, detector2, rpn3, detector4 = (
         final_state(os.path.join(cfg.OUTPUT_DIR, step.folder)) for step in STEPS
     )

@@ -53,6 +53,15 @@ def test_pages_of_a_training_and_of_an_evaluation(run, monkeypatch):
     assert "Results on own_train" in (run.out / "inference" / "index.html").read_text()
 
 
+def test_a_page_at_each_checkpoint(run, monkeypatch):
+    folders = []
+    monkeypatch.setattr(run_page, "write_run_page", folders.append)
+    run.options |= {"TEST.EVAL_PERIOD": "0", "SOLVER.CHECKPOINT_PERIOD": "1"}
+    run.options["SOLVER.MAX_ITER"] = "3"
+    run.train()
+    assert len(folders) == 4  # at the start, at two checkpoints, and at the end
+
+
 @pytest.mark.parametrize("broken", ["page", "record"])
 def test_a_page_that_fails_ends_no_training(run, monkeypatch, caplog, broken):
     def fail(*_):

@@ -37,7 +37,8 @@ def test_a_training_and_its_resumption_are_one_run(run, wandb, monkeypatch):
     settings = wandb.init.call_args.kwargs
     assert settings["project"] == "mine" and settings["dir"] == str(run.out)
     assert settings["config"]["SOLVER"]["MAX_ITER"] == 1 and settings["id"] is None
-    assert wandb.init.return_value.finish.call_count == 1
+    assert wandb.Histogram.called
+    wandb.init.return_value.finish.assert_called_once_with(exit_code=0)
 
     run.options["SOLVER.MAX_ITER"] = "2"
     run.flags.append("--resume")
@@ -46,6 +47,14 @@ def test_a_training_and_its_resumption_are_one_run(run, wandb, monkeypatch):
     run.flags.remove("--resume")
     run.train()
     assert wandb.init.call_args.kwargs["id"] is None  # a new training
+
+
+def test_a_training_that_fails_is_none_that_finished(run, wandb):
+    run.options |= {"WANDB_PROJECT": "mine", "SOLVER.BASE_LR": "1e30", "SOLVER.WARMUP_ITERS": "0"}
+    run.options["SOLVER.MAX_ITER"] = "3"
+    with pytest.raises(SystemExit):
+        run.train()
+    wandb.init.return_value.finish.assert_called_once_with(exit_code=1)
 
 
 def test_it_is_off_by_default(run, wandb):

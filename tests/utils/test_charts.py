@@ -65,4 +65,10 @@ def test_bands_marks_and_legend():
 def test_nothing_to_draw():
     for lines in ([], [Line("a", [], [])], [Line("a", [1, 2], [np.nan, np.nan])]):
         assert line_chart("t", lines, "x") == ""
-    assert "<path" in line_chart("t", [Line("a", [3], [0])], "x")  # one point, of no height
+    point = line_chart("t", [Line("a", [3], [0])], "x")  # of no height
+    assert len(paths(point, "c0")) == 1 and "h0" in point
+
+
+def test_an_axis_that_starts_far_from_0_has_ticks():
+    svg = line_chart("t", [Line("a", [100_000, 100_500], [1, 2])], "x")
+    assert {"100000", "100500"} <= set(labels(svg))

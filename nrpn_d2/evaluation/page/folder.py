@@ -14,6 +14,7 @@ import yaml
 from detectron2.config import get_cfg
 
 from ...config import add_nrpn_config
+from ...utils.config_file import flat_config
 from ...utils.text_files import load_json, read_bytes
 from ..runs import read_run
 
@@ -26,7 +27,6 @@ _DRAWN = re.compile(
 RECORD = "run.json"
 MAX_POINTS = 300  # of a curve over the iterations
 MAX_PICTURES = 8
-MAX_KEYS = 5000
 MAX_CONFIG_BYTES = 2**20
 
 
@@ -73,10 +73,10 @@ def read_folder(path: str, name: str = "") -> RunFolder:
     run = RunFolder(folder, name or os.path.basename(os.path.abspath(folder)))
     record = _tolerant(load_json, os.path.join(folder, RECORD))
     run.record = record if isinstance(record, dict) else {}
-    run.config = _flat(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
+    run.config = flat_config(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
     defaults = get_cfg()
     add_nrpn_config(defaults)
-    defaults = _flat(yaml.safe_load(defaults.dump()))
+    defaults = flat_config(yaml.safe_load(defaults.dump()))
     unimportant = ("OUTPUT_DIR", "VERSION")
     run.changes = [
         (key, value, defaults.get(key, "none"))
@@ -126,19 +126,6 @@ def _load_config(path: str) -> Any:
         return yaml.safe_load(read_bytes(path, MAX_CONFIG_BYTES))
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: invalid YAML ({error})") from None
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    """Return KEY.KEY -> value of nested dicts; only so many, for aliases can stand for millions."""
-    flat, waiting = {}, [("", config)]
-    while waiting and len(flat) < MAX_KEYS:
-        prefix, value = waiting.pop()
-        if isinstance(value, dict):
-            inner = [(f"{prefix}.{key}".lstrip("."), item) for key, item in value.items()]
-            waiting += inner[::-1]
-        elif prefix:
-            flat[prefix] = value
-    return flat
 
 
 def _history_rows(path: str) -> dict[int, dict[str, float]]:
