@@ -107,6 +107,16 @@ def test_mean_losses_by_hand():
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
+def test_losses_of_a_model_that_diverged():
+    """They are what they are; a validation does not end a training."""
+    model = build_model(small_cfg())
+    model.proposal_generator.rpn_head.objectness_logits.bias.data.fill_(np.nan)
+    with EventStorage(0):
+        losses = mean_losses(model, [[{**batch(instances(TWO_OBJECTS))[0], "image_id": 0}]])
+    assert np.isnan(losses["rpn_cls"]) and np.isnan(losses["total"])
+    assert np.isfinite(losses["rpn_loc"])
+
+
 def test_losses_of_several_datasets(tmp_path):
     folder = write_images(tmp_path / "data")
     cfg = training_cfg(folder, tmp_path, DATASETS__TEST=("small_test", "small_train"))
