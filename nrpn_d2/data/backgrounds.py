@@ -13,14 +13,7 @@ from detectron2.config import CfgNode
 
 from ..utils.text_files import read_bytes
 from .faults import DatasetError, show
-from .reading import (
-    Dataset,
-    ReadImage,
-    make_record,
-    read_header,
-    read_records,
-    stays_inside,
-)
+from .reading import Dataset, ReadImage, make_record, read_header, read_records, stays_inside
 
 _MAX_LIST_BYTES = 64 * 2**20
 

@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 
 from ..utils.text_files import load_json
-from .coco_shapes import (
-    keypoint_metadata,
-    num_keypoints,
-    read_keypoints,
-    read_segmentation,
-)
+from .coco_shapes import keypoint_metadata, num_keypoints, read_keypoints, read_segmentation
 from .faults import Box, DatasetError, check_class_names, clip_box, show
 from .image_header import ImageHeader
 from .reading import (

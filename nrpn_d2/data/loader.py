@@ -14,14 +14,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
-from detectron2.data.build import (
-    filter_images_with_only_crowd_annotations,
-    trivial_batch_collator,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations, trivial_batch_collator
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm

@@ -4,15 +4,14 @@ import logging
 
 import torch
 from detectron2.utils.events import EventWriter, get_event_storage
+from torch import Tensor
+
+_DEPTH = 1000  # anchors of an image, the best-scored, that its average precision is taken of
 
 
 @torch.no_grad()
 def log_exchange(
-    logits: torch.Tensor,
-    nrpn_logits: torch.Tensor | None,
-    labels: torch.Tensor,
-    is_fp: torch.Tensor,
-    hard: torch.Tensor,
+    logits: Tensor, nrpn_logits: Tensor | None, labels: Tensor, is_fp: Tensor, hard: Tensor
 ) -> None:
     """Put what the networks give each other in this iteration into the event storage.
 
@@ -43,7 +42,7 @@ def log_exchange(
         stats["nrpn/rpn_score_on_hard"] = _mean_score(logits, hard)
         stats["nrpn/score_on_hard"] = _mean_score(nrpn_logits, hard)
         stats["nrpn/believed"] = (hard & is_fp).sum() / hard.sum()
-        stats["nrpn/ap"] = average_precision(nrpn_logits, labels == 0, is_fp)
+        stats["nrpn/ap"] = _average_precision(nrpn_logits, labels == 0, is_fp)
     storage = get_event_storage()
     storage.put_scalar("nrpn/joint", float(nrpn_logits is not None), smoothing_hint=False)
     values = torch.stack(list(stats.values())).tolist()  # one transfer from the GPU
@@ -52,26 +51,20 @@ def log_exchange(
             storage.put_scalar(name, value)
 
 
-def _mean_score(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _mean_score(logits: Tensor, mask: Tensor) -> Tensor:
     return (logits.float().sigmoid() * mask).sum() / mask.sum()
 
 
-def average_precision(
-    logits: torch.Tensor, ranked: torch.Tensor, relevant: torch.Tensor, depth: int = 1000
-) -> torch.Tensor:
-    """Return the average precision of rankings, the mean over those that have relevant anchors.
+def _average_precision(logits: Tensor, ranked: Tensor, relevant: Tensor) -> Tensor:
+    """Return the average precision (), the mean over images that have relevant anchors, or nan.
 
     Args:
         logits: (N, R), which rank the anchors of each image.
         ranked: (N, R) bool, those that take part.
-        relevant: (N, R) bool, some of them.
-        depth: anchors further down count as not found.
-
-    Returns:
-        (), nan without relevant anchors.
+        relevant: (N, R) bool, some of them; not found if they rank below ``_DEPTH``.
     """
     order = logits.float().masked_fill(~ranked, -float("inf"))
-    order = order.topk(min(depth, order.shape[1]), dim=1).indices
+    order = order.topk(min(_DEPTH, order.shape[1]), dim=1).indices
     hit = relevant.gather(1, order)
     rank = torch.arange(1, hit.shape[1] + 1, device=hit.device)
     precision = hit.cumsum(1) / rank

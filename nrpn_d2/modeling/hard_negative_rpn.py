@@ -23,6 +23,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
 from ..config_checks import (
     check_false_positive_iou,
@@ -121,9 +122,9 @@ class HardNegativeRPN(RPN):
     def forward(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         gt_instances: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Return the proposals of each image and, in training, the losses.
 
         Args:
@@ -151,7 +152,7 @@ class HardNegativeRPN(RPN):
             )
         return proposals, losses
 
-    def predict(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def predict(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return L logits (N, Hi*Wi*A) and L deltas (N, Hi*Wi*A, 4) of L feature maps."""
         logits, deltas = self.rpn_head(maps)
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A)
@@ -168,12 +169,12 @@ class HardNegativeRPN(RPN):
     def learn(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         anchors: list[Boxes],
-        logits: list[torch.Tensor],
-        deltas: list[torch.Tensor],
+        logits: list[Tensor],
+        deltas: list[Tensor],
         gt_instances: list[Instances],
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """Take one training step of both networks: label, mine, sample, compute losses."""
         rpn_logits = cat(logits, dim=1).detach()  # (N, R)
         labels, ious, gt_boxes = self.label(anchors, gt_instances)
@@ -203,7 +204,7 @@ class HardNegativeRPN(RPN):
 
     def label(
         self, anchors: list[Boxes], gt_instances: list[Instances]
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return labels (N, R), IoUs (N, R) and objects' boxes: see :func:`label_anchors`."""
         return label_anchors(
             Boxes.cat(anchors),
@@ -214,24 +215,16 @@ class HardNegativeRPN(RPN):
         )
 
     def mine(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        ious: torch.Tensor,
-        proposal_ious: ProposalIoUs,
-    ) -> torch.Tensor:
+        self, logits: Tensor, labels: Tensor, ious: Tensor, proposal_ious: ProposalIoUs
+    ) -> Tensor:
         """Return (N, R) bool: the false positives among anchors with these (N, R)."""
         if self.fp_by == "proposal":
             ious = proposal_ious.of_best(logits, self.num_candidates)
         return self.find_false_positives(logits, labels, ious)
 
     def propose(
-        self,
-        nrpn_logits: torch.Tensor,
-        labels: torch.Tensor,
-        anchors: list[Boxes],
-        proposal_ious: ProposalIoUs,
-    ) -> torch.Tensor:
+        self, nrpn_logits: Tensor, labels: Tensor, anchors: list[Boxes], proposal_ious: ProposalIoUs
+    ) -> Tensor:
         """Return (N, R): the nRPN's logit where it proposes a hard negative, -inf elsewhere."""
         if self.fp_by == "proposal":
             near = proposal_ious.of_best(nrpn_logits, self.num_candidates) >= self.fp_iou
@@ -241,13 +234,13 @@ class HardNegativeRPN(RPN):
     def losses(
         self,
         anchors: list[Boxes],
-        logits: list[torch.Tensor],
-        labels: torch.Tensor,
-        deltas: list[torch.Tensor],
-        gt_boxes: list[torch.Tensor],
-        ious: torch.Tensor,
+        logits: list[Tensor],
+        labels: Tensor,
+        deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+        ious: Tensor,
         proposal_ious: ProposalIoUs,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """Return the RPN's losses (paper, Eq. 2; lambda is ``MODEL.RPN.BBOX_REG_LOSS_WEIGHT``).
 
         Both terms are divided by the size of the mini-batch, as in Detectron2; with a loss on all

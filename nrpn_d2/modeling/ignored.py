@@ -9,11 +9,7 @@ from detectron2.structures import Boxes, Instances
 
 
 class GroundTruth(Instances):
-    """The objects of an image and, out of sight of ``Instances``, the boxes to ignore.
-
-    Attributes:
-        ignored_boxes: ``Boxes``, of any number.
-    """
+    """The objects of an image and, out of sight of ``Instances``, the boxes to ignore."""
 
     def __init__(self, image_size: tuple[int, int], ignored_boxes: Boxes, **fields):
         super().__init__(image_size, **fields)

@@ -8,6 +8,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances, pairwise_ioa
 from detectron2.utils import comm
 from detectron2.utils.memory import retry_if_cuda_oom
+from torch import Tensor
 
 from .ignored import ignored_boxes
 
@@ -20,7 +21,7 @@ def label_anchors(
     *,
     ignore_ioa: float,
     boundary_thresh: float = -1,
-) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Match all anchors with the objects of each image; nothing is sampled yet.
 
     Background anchors on a box to ignore (a difficult object) are ignored, since such objects would
@@ -64,7 +65,7 @@ def label_anchors(
     return torch.stack(labels), torch.stack(ious), gt_boxes
 
 
-def mean_positives(labels: torch.Tensor) -> torch.Tensor:
+def mean_positives(labels: Tensor) -> Tensor:
     """Count the objects among labels (N, R): the mean over processes, of at least one in all.
 
     Without gradients, as in a validation, of this process: others may have no image left.
@@ -105,7 +106,7 @@ def withhold_ignored(
     return kept
 
 
-def iou_matrix(objects: Boxes, anchors: Boxes) -> torch.Tensor:
+def iou_matrix(objects: Boxes, anchors: Boxes) -> Tensor:
     """Return the (objects, R) IoUs of Detectron2's ``pairwise_iou``, to the bit, but faster.
 
     Each coordinate is contiguous, and results take the place of what is no longer needed.
@@ -122,7 +123,7 @@ def _background_iou(matcher: Matcher) -> float:
     return matcher.thresholds[1]  # thresholds[0] is -inf
 
 
-def _lie_on(ignored: Boxes, boxes: Boxes, matcher: Matcher, ignore_ioa: float) -> torch.Tensor:
+def _lie_on(ignored: Boxes, boxes: Boxes, matcher: Matcher, ignore_ioa: float) -> Tensor:
     """Return (R,) bool: which of R boxes lie on any of those to ignore."""
     near = iou_matrix(ignored, boxes) >= _background_iou(matcher)
     inside = pairwise_ioa(ignored, boxes) >= ignore_ioa

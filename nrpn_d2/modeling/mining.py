@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from detectron2.utils.registry import Registry
+from torch import Tensor
 from torchvision.ops import nms
 
 MINER_REGISTRY = Registry("MINER")
@@ -23,46 +24,44 @@ returns (N, R) bool; what it chooses off the background does not count.
 
 @MINER_REGISTRY.register()
 def threshold(
-    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
-) -> torch.Tensor:
+    logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int
+) -> Tensor:
     """Objectness probability over ``score``: the paper's definition."""
     return logits.float().sigmoid() > score
 
 
 @MINER_REGISTRY.register()
-def topk(
-    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
-) -> torch.Tensor:
+def topk(logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int) -> Tensor:
     """The ``topk`` best-scored of each image: some even where the RPN is never that sure."""
     return best_of(logits, background, topk)
 
 
 @MINER_REGISTRY.register()
 def overestimate(
-    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
-) -> torch.Tensor:
+    logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int
+) -> Tensor:
     """Objectness probability minus IoU over ``score``, for an RPN whose scores mean the IoU."""
     return logits.float().sigmoid() - ious > score
 
 
 @MINER_REGISTRY.register()
 def overestimate_topk(
-    logits: torch.Tensor, ious: torch.Tensor, background: torch.Tensor, *, score: float, topk: int
-) -> torch.Tensor:
+    logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int
+) -> Tensor:
     """The ``topk`` of each image with the largest objectness probability minus IoU."""
     return best_of(logits.float().sigmoid() - ious, background, topk)
 
 
 def false_positives(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    ious: torch.Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    ious: Tensor,
     *,
-    select: Callable[..., torch.Tensor] = threshold,
+    select: Callable[..., Tensor] = threshold,
     score: float = 0.7,
     iou: float = 0.3,
     topk: int = 16,
-) -> torch.Tensor:
+) -> Tensor:
     """Find the background anchors that the RPN mistakes for objects (paper, Sec. 2.2).
 
     Only background anchors count. An anchor with a low IoU may be the best one of an object, and
@@ -81,7 +80,7 @@ def false_positives(
     return background & select(logits, ious, background, score=score, topk=topk)
 
 
-def best_of(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Tensor:
+def best_of(values: Tensor, eligible: Tensor, topk: int) -> Tensor:
     """Return (N, R) bool: the ``topk`` eligible anchors of largest value in each image, or all."""
     ranked = values.float().masked_fill(~eligible, -float("inf"))
     best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
@@ -90,13 +89,13 @@ def best_of(values: torch.Tensor, eligible: torch.Tensor, topk: int) -> torch.Te
 
 @torch.no_grad()
 def hard_negatives(
-    nrpn_logits: torch.Tensor,
-    labels: torch.Tensor,
-    anchors: torch.Tensor,
+    nrpn_logits: Tensor,
+    labels: Tensor,
+    anchors: Tensor,
     *,
     pre_nms_topk: int = 1000,
     nms_thresh: float = 0.7,
-) -> torch.Tensor:
+) -> Tensor:
     """Propose what the RPN should learn to reject, "excluding GT" (paper, Sec. 2.2).
 
     The nRPN regresses no boxes, so its proposals are anchors: background ones, ranked by its score

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.modeling import build_anchor_generator, build_backbone
 from detectron2.structures import ImageList
-from torch import nn
+from torch import Tensor, nn
 
 from ..config_checks import registered
 from .losses import bce
@@ -34,7 +34,7 @@ class ScoreHead(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.bias, 0)
 
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, features: list[Tensor]) -> Tensor:
         """Return (N, R) logits of L feature maps (N, C, Hi, Wi)."""
         # (N, A, Hi, Wi) -> (N, Hi, Wi, A) -> (N, Hi*Wi*A), the order of Detectron2's anchors
         logits = [self.objectness_logits(self.conv(x)).permute(0, 2, 3, 1) for x in features]
@@ -91,7 +91,7 @@ class NegativeRPN(nn.Module):
         strip_old_suffix(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, images: ImageList, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, images: ImageList, features: dict[str, Tensor]) -> Tensor:
         """Return the logits (N, R) of all anchors; the arguments are the RPN's."""
         if self.backbone is not None:
             features = self.backbone(images.tensor)
@@ -100,7 +100,7 @@ class NegativeRPN(nn.Module):
         logits = self.head([features[f] for f in self.in_features])
         return logits + self.zero() if self.has_unread_layers else logits
 
-    def zero(self) -> torch.Tensor:
+    def zero(self) -> Tensor:
         """Return a zero that depends on every trainable parameter.
 
         Data-parallel training must see a gradient for each parameter in each iteration: also in the
@@ -110,13 +110,13 @@ class NegativeRPN(nn.Module):
 
 
 def nrpn_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    is_fp: torch.Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    is_fp: Tensor,
     sampler: NRPN,
     loss_weight: float = 1.0,
     num_false_alarms: int = 0,
-) -> torch.Tensor:
+) -> Tensor:
     """Return the nRPN's loss: binary cross-entropy on a mini-batch, divided by its size.
 
     The mini-batch is filled with false positives, then objects, on which the nRPN has to stay
@@ -145,7 +145,7 @@ def nrpn_loss(
     return loss * (loss_weight / (sampler.batch_size_per_image * len(labels)))
 
 
-def miner(cfg: CfgNode) -> Callable[..., torch.Tensor]:
+def miner(cfg: CfgNode) -> Callable[..., Tensor]:
     """Return the function ``(logits, labels, ious) -> (N, R) bool`` of ``MODEL.NRPN.FP_*``."""
     nrpn = cfg.MODEL.NRPN
     return partial(
@@ -179,7 +179,7 @@ def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
     }
 
 
-def strip_old_suffix(state_dict: dict[str, torch.Tensor], prefix: str) -> None:
+def strip_old_suffix(state_dict: dict[str, Tensor], prefix: str) -> None:
     """Give checkpoints of version 0.1 the names of parameters, in place.
 
     There the parameters of the nRPN's own backbone had names that ended with ".nrpn".

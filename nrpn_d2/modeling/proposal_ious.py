@@ -9,6 +9,7 @@ import torch
 from detectron2.layers import cat
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -23,7 +24,7 @@ class ProposalIoUs:
     def __init__(
         self,
         anchors: list[Boxes],
-        deltas: list[torch.Tensor],
+        deltas: list[Tensor],
         box2box_transform: Box2BoxTransform,
         gt_instances: list[Instances],
     ):
@@ -40,7 +41,7 @@ class ProposalIoUs:
         self._gt_instances = gt_instances
 
     @cached_property  # at the first question: most losses and miners ask none
-    def _tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Anchors (R, 4), deltas (N, R, 4), sizes of images (N, 4), objects (N, G, 4)."""
         anchors = Boxes.cat(self._anchors).tensor
         deltas = cat([x.detach() for x in self._deltas], dim=1)
@@ -50,7 +51,7 @@ class ProposalIoUs:
         return anchors, deltas, anchors.new_tensor(sizes), pad_sequence(objects, batch_first=True)
 
     @torch.no_grad()
-    def of(self, images: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    def of(self, images: Tensor, anchors: Tensor) -> Tensor:
         """Compute the IoUs of some proposals.
 
         Args:
@@ -68,14 +69,14 @@ class ProposalIoUs:
         boxes = torch.minimum(boxes.view(shape).clamp(min=0), sizes[images])
         return _iou(boxes[..., None, :], objects[images]).amax(dim=-1)  # of (..., G)
 
-    def at(self, indices: torch.Tensor) -> torch.Tensor:
+    def at(self, indices: Tensor) -> Tensor:
         """Compute the IoUs at indices (M,) into flattened (N, R) tensors."""
         num_anchors = sum(map(len, self._anchors))
         images = torch.div(indices, num_anchors, rounding_mode="floor")
         return self.of(images, indices % num_anchors)
 
     @torch.no_grad()
-    def of_best(self, scores: torch.Tensor, topk: int) -> torch.Tensor:
+    def of_best(self, scores: Tensor, topk: int) -> Tensor:
         """Compute the IoUs of the best-scored anchors of each image.
 
         Args:
@@ -91,7 +92,7 @@ class ProposalIoUs:
         return ones.scatter(1, best, self.of(images, best))
 
 
-def _iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _iou(a: Tensor, b: Tensor) -> Tensor:
     """Return IoUs (...) of boxes (..., 4) that broadcast; 0 for two boxes without area."""
     width_height = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     intersection = width_height.clamp(min=0).prod(dim=-1)

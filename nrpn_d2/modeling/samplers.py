@@ -26,15 +26,10 @@ A registered object is called with ``obj(cfg)`` and returns a callable
 
 
 class Sample(NamedTuple):
-    """What a sampler gives.
+    """What a sampler gives."""
 
-    Attributes:
-        labels: (N, R), 1 and 0 where an anchor was sampled, -1 elsewhere.
-        hard: (N, R) bool, the sampled negatives that were chosen for being hard.
-    """
-
-    labels: Tensor
-    hard: Tensor
+    labels: Tensor  # (N, R), 1 and 0 where an anchor was sampled, -1 elsewhere
+    hard: Tensor  # (N, R) bool, the sampled negatives that were chosen for being hard
 
 
 def pick(priority: Tensor, eligible: Tensor, quota: Tensor, limit: int) -> Tensor:

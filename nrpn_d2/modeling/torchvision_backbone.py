@@ -31,18 +31,12 @@ _HEIGHT, _WIDTH = 288, 480  # of the image with which strides are measured
 
 
 class LayerShape(NamedTuple):
-    """What comes out of a layer.
-
-    Attributes:
-        channels: C.
-        stride: of the image, rounded to a power of two.
-        is_exact: whether the stride is that without rounding. Layers without padding (AlexNet,
-            SqueezeNet, Inception) give maps that are a little too small.
-    """
+    """What comes out of a layer."""
 
     channels: int
-    stride: int
-    is_exact: bool
+    stride: int  # of the image, rounded to a power of two
+    # Layers without padding (AlexNet, SqueezeNet, Inception) give maps that are a little too small
+    is_exact: bool  # whether the stride is that without rounding
 
 
 class TorchvisionBackbone(Backbone):

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY, Backbone
-from torch import nn
+from torch import Tensor, nn
 
 
 class VGG(Backbone):
@@ -82,7 +81,7 @@ class VGG(Backbone):
     def size_divisibility(self) -> int:
         return max(self._out_feature_strides[f] for f in self._out_features)
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``{stage: (N, width, H / stride, W / stride)}`` of (N, C, H, W) images."""
         outputs = {}
         for stage, convs in self._stages.items():
@@ -140,7 +139,7 @@ class VGGBoxHead(nn.Module):
     def output_shape(self) -> ShapeSpec:
         return ShapeSpec(channels=self.fc7.out_features)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return (M, fc_dim) features of (M, C, 7, 7) pooled regions."""
         x = x.flatten(1)
         for fc in (self.fc6, self.fc7):
