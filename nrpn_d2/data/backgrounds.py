@@ -11,11 +11,16 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..utils.text_files import read_bytes
 from .faults import DatasetError, show
-from .reading import Dataset, ReadImage, make_record, read_header, read_records, stays_inside
-
-_MAX_LIST_BYTES = 64 * 2**20
+from .reading import (
+    Dataset,
+    ReadImage,
+    make_record,
+    read_header,
+    read_lines,
+    read_records,
+    stays_inside,
+)
 
 
 def background_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str, Dataset]:
@@ -38,12 +43,8 @@ def read_backgrounds(path: str, root: str, on_error: str = "error") -> list[dict
     Raises:
         DatasetError: the first fault. With "skip" only for what leaves nothing to read.
     """
-    try:
-        lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}; correct the list of images") from None
     files, faults = {}, []
-    for number, line in enumerate(map(str.strip, lines), start=1):
+    for number, line in enumerate(read_lines(path, "correct the list of images"), start=1):
         where = f"{path}: line {number}: {show(line)}"
         if line and not stays_inside(line):
             faults.append(DatasetError(f"{where} leads out of {root}; correct the path", "bad id"))

@@ -29,15 +29,12 @@ FORMATS: dict[str, Callable[[str, Sequence[str], CfgNode], dict[str, Dataset]]] 
 }
 # name -> folder below $DETECTRON2_DATASETS, split, year
 _BUILTIN = {
-    **{
-        f"nrpn_voc_2007_{split}": ("VOC2007", split, 2007)
-        for split in ("train", "val", "trainval", "test")
-    },
-    **{
-        f"nrpn_voc_2012_{split}": ("VOC2012", split, 2012) for split in ("train", "val", "trainval")
-    },
-    **{f"shapes_{split}": ("shapes", split, 2012) for split in ("train", "test")},
+    f"nrpn_voc_{year}_{split}": (f"VOC{year}", split, year)
+    for year in (2007, 2012)
+    for split in ("train", "val", "trainval", "test")
+    if (year, split) != (2012, "test")  # whose labels are secret
 }
+_BUILTIN |= {f"shapes_{split}": ("shapes", split, 2012) for split in ("train", "test")}
 _registered: dict[str, Callable] = {}  # by this module: name -> what DatasetCatalog has
 
 
@@ -63,8 +60,8 @@ def register_voc(
         DatasetError: bad class names, an unset environment variable in ``root``, or a name that
             other code has registered.
     """
-    dataset = voc_dataset(_expand(root), split, check_class_names(class_names), on_error)
-    _register(name, dataset._replace(metadata={**dataset.metadata, "year": year}))
+    classes = check_class_names(class_names)
+    _register(name, voc_dataset(_expand(root), split, classes, on_error, year))
 
 
 def register_datasets(cfg: CfgNode | None = None) -> None:
@@ -108,7 +105,8 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
         own.append([settings.VOC_NAME, settings.VOC_ROOT])
     datasets: dict[str, Dataset] = {}
     for entry in own:
-        if not isinstance(entry, (list, tuple)) or not _is_entry(entry):
+        is_list = isinstance(entry, (list, tuple)) and len(entry) in (2, 3)
+        if not is_list or not all(isinstance(part, str) and part for part in entry):
             message = f"DATASETS.OWN has {show(entry)}; give [name, path] or [name, path, folder]"
             raise DatasetError(f"{message}, as in \"[['mine', '/data/mine/data.yaml']]\"")
         name, *paths = entry
@@ -123,10 +121,6 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
                 raise DatasetError(f"dataset {full_name!r} is already registered; rename this one")
             datasets[full_name] = dataset
     return datasets
-
-
-def _is_entry(entry: Sequence[Any]) -> bool:
-    return len(entry) in (2, 3) and all(isinstance(part, str) and part for part in entry)
 
 
 def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:

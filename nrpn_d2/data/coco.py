@@ -104,10 +104,7 @@ def _categories(path: str, content: dict[str, list]) -> list[dict[str, Any]]:
     categories = sorted(content["categories"], key=lambda category: category["id"])
     if len({category["id"] for category in categories}) < len(categories):
         raise DatasetError(f"{path}: two categories have the same id; {_REMEDY}")
-    try:
-        check_class_names([category.get("name") for category in categories])
-    except DatasetError as error:
-        raise DatasetError(f"{path}: categories: {error}") from None
+    check_class_names([category.get("name") for category in categories], f"{path}: categories: ")
     return categories
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
-from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+from xml.etree.ElementTree import Element, ElementTree, indent
 
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -24,7 +24,7 @@ from ..utils.text_files import load_json
 from .faults import Box, DatasetError, clip_box, did_you_mean, show
 from .reading import is_coordinate
 from .voc.layout import IMAGE_SUFFIXES
-from .voc.xml import annotated_size, load_annotation
+from .voc.xml import add_element, annotated_size, load_annotation
 from .yolo import SPLITS, SUFFIXES, label_file, load_data_yaml, place_below
 
 DECISIONS = ("object", "background", "ignore")
@@ -132,10 +132,8 @@ def write_corrected(dataset_name: str, additions: Iterable[Addition], output: st
 
 def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
     """Copy a folder, with links for pictures, and correct the copy; it is whole or absent."""
-    output = os.path.abspath(output)
-    if os.path.commonpath([os.path.realpath(root), os.path.realpath(output)]) == os.path.realpath(
-        root
-    ):
+    output, folder = os.path.abspath(output), os.path.realpath(root)
+    if os.path.commonpath([folder, os.path.realpath(output)]) == folder:
         raise DatasetError(f"{output} lies in the dataset's folder {root}; choose one outside")
     os.makedirs(os.path.dirname(output), exist_ok=True)
     draft = tempfile.mkdtemp(prefix=".audit-", dir=os.path.dirname(output))
@@ -164,19 +162,14 @@ def _write_voc(root: str, of_image: dict[Hashable, list[Addition]]) -> None:
             _check_turned(record, annotated_size(annotation, path))
         else:
             annotation = Element("annotation")
-            size = SubElement(annotation, "size")
-            for side in ("width", "height"):
-                SubElement(size, side).text = str(record[side])
+            add_element(annotation, "size", width=record["width"], height=record["height"])
         for addition in additions:
-            element = SubElement(annotation, "object")
-            SubElement(element, "name").text = addition.class_name
-            SubElement(element, "difficult").text = str(int(addition.ignored))
+            texts = {"name": addition.class_name, "difficult": int(addition.ignored)}
+            element = add_element(annotation, "object", **texts)
             # VOC counts pixels from 1 and includes the last one; many tools read integers only
             x0, y0, x1, y1 = map(round, addition.box)
             ends = {"xmax": max(x1, x0 + 2), "ymax": max(y1, y0 + 2)}
-            box = SubElement(element, "bndbox")
-            for edge, value in {"xmin": x0 + 1, "ymin": y0 + 1, **ends}.items():
-                SubElement(box, edge).text = str(value)
+            add_element(element, "bndbox", xmin=x0 + 1, ymin=y0 + 1, **ends)
         indent(annotation)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         ElementTree(annotation).write(path, "utf-8")

@@ -31,23 +31,25 @@ def show(value: object) -> str:
     return _repr.repr(value)
 
 
-def check_class_names(class_names: Sequence[str]) -> list[str]:
+def check_class_names(class_names: Sequence[str], origin: str = "") -> list[str]:
     """Return the names as a list.
 
     Raises:
-        DatasetError: there is no name, or one is empty, repeated or no string.
+        DatasetError: starts with ``origin``; there is no name, or one is empty, repeated or no
+            string.
     """
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
-        raise DatasetError(f"class names must be a list of strings, not {show(class_names)}")
+        message = f"{origin}class names must be a list of strings, not {show(class_names)}"
+        raise DatasetError(message)
     names = list(class_names)
     if not names:
-        raise DatasetError("the list of class names is empty; give one name per class")
+        raise DatasetError(f"{origin}the list of class names is empty; give one name per class")
     for name in names:
-        if not name.strip() or name != name.strip():
-            raise DatasetError(f"class name {name!r} is empty or has spaces around it")
+        if not name or name != name.strip():
+            raise DatasetError(f"{origin}class name {name!r} is empty or has spaces around it")
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
-        raise DatasetError(f"class name {repeated!r} is given more than once")
+        raise DatasetError(f"{origin}class name {repeated!r} is given more than once")
     return names
 
 

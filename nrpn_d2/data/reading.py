@@ -16,6 +16,7 @@ from detectron2.structures import BoxMode
 from tabulate import tabulate
 
 from ..utils.parallel import parallel_map
+from ..utils.text_files import read_bytes
 from .faults import Box, DatasetError
 from .image_header import ImageHeader, read_image_header
 
@@ -143,6 +144,23 @@ def read_header(path: str, listed_in: str) -> ImageHeader:
     except ValueError as error:
         message = f"{path}: the image cannot be used ({error}); replace it, or delete it from the "
         raise DatasetError(message + listed_in, "unreadable image") from None
+
+
+def read_lines(
+    path: str, remedy: str, kind: str = "dataset", max_bytes: int = 64 * 2**20
+) -> list[str]:
+    """Return the lines of a text file without the spaces around them.
+
+    Raises:
+        DatasetError: of this kind; the file is missing, too large or not UTF-8.
+    """
+    try:
+        text = read_bytes(path, max_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 ({error}); save it as UTF-8", kind) from None
+    except ValueError as error:
+        raise DatasetError(f"{error}; {remedy}", kind) from None
+    return [line.strip() for line in text.splitlines()]
 
 
 def image_files(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..utils.text_files import load_yaml, read_bytes
+from ..utils.text_files import load_yaml
 from .faults import DatasetError, check_class_names, clip_box, show, to_number
 from .reading import (
     Dataset,
@@ -24,6 +24,7 @@ from .reading import (
     make_annotation,
     make_record,
     read_header,
+    read_lines,
     read_records,
     stays_inside,
 )
@@ -31,7 +32,7 @@ from .reading import (
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _MAX_LABEL_BYTES = 16 * 2**20
-_MAX_LIST_BYTES = 64 * 2**20
+
 # Files have six digits, as a rule: x and width, each rounded to 5e-7 of the image, make an edge
 # wrong by up to 0.003 pixels in 4,000. Rounding to hundredths of a pixel gives back what was drawn
 _DECIMALS = 2
@@ -120,10 +121,7 @@ def _class_names(path: str, content: dict[str, Any]) -> list[str]:
             raise DatasetError(f"{path}: names: {show(name)} is not text; write it in quotes")
     if count is not None and count != len(names):
         raise DatasetError(f"{path}: nc is {show(count)}, and names has {len(names)}; correct one")
-    try:
-        return check_class_names(names)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: names: {error}") from None
+    return check_class_names(names, f"{path}: names: ")
 
 
 def _root(path: str, given: Any) -> str:
@@ -160,11 +158,7 @@ def _list_images(source: str, root: str, place: str, faults: list[DatasetError])
         return
     if not place.endswith(".txt"):
         raise DatasetError(f"{path}: there is no such folder ({source}); correct the path")
-    try:
-        lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}; correct the list of images") from None
-    for number, line in enumerate(map(str.strip, lines), start=1):
+    for number, line in enumerate(read_lines(path, "correct the list of images"), start=1):
         if not line:
             continue
         # "./images/a.jpg" starts from the list's own folder, as in ultralytics
@@ -186,8 +180,9 @@ def _read_image(root: str, num_classes: int, named: tuple[str, Sequence[str]]) -
     size = read_header(path, "dataset").oriented_size
     annotations: list[dict[str, Any]] = []
     faults: list[DatasetError] = []
-    for number, line in enumerate(_label_lines(label) if has_label else (), start=1):
-        if line.strip():
+    lines = read_lines(label, "repair the file", "bad label", _MAX_LABEL_BYTES) if has_label else ()
+    for number, line in enumerate(lines, start=1):
+        if line:
             try:
                 annotations.append(_read_object(line.split(), size, num_classes))
             except DatasetError as error:
@@ -201,15 +196,6 @@ def label_file(stem: str) -> str:
     if "images" in folders:
         folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
     return os.path.join(*folders, name + ".txt")
-
-
-def _label_lines(path: str) -> list[str]:
-    try:
-        return read_bytes(path, _MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 ({error}); save it as UTF-8", "bad label") from None
-    except ValueError as error:
-        raise DatasetError(f"{error}; repair the file", "bad label") from None
 
 
 def _read_object(words: list[str], size: tuple[int, int], num_classes: int) -> dict[str, Any]:

@@ -152,13 +152,8 @@ def picture(image: np.ndarray, boxes: Sequence[Box] = (), alt: str = "", side: i
     small.thumbnail((side, side))
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=75)
-    pixels = element(
-        "image",
-        href=_data(encoded.getvalue(), "image/jpeg"),
-        width=width,
-        height=height,
-        preserveAspectRatio="none",
-    )
+    href = f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    pixels = element("image", href=href, width=width, height=height, preserveAspectRatio="none")
     drawn = (_rectangle(box, width, height) for box in reversed(boxes[:_BOXES]))
     attributes = {"viewBox": f"0 0 {width} {height}", "aria-label": alt or "picture"}
     return zoomable("svg", pixels, *drawn, class_="picture", **attributes)
@@ -180,9 +175,8 @@ def zoomable(name: str, *content: Any, class_: str, **attributes: Any) -> Html:
 
 def legend(*looks: str, **names: str) -> Html:
     """Explain the boxes of pictures; ``names`` are other words for some of LOOKS."""
-    keys = (
-        element("span", element("i", class_=look), names.get(look, LOOKS[look])) for look in looks
-    )
+    words = LOOKS | names
+    keys = (element("span", element("i", class_=look), words[look]) for look in looks)
     return paragraph(*keys, class_="legend")
 
 
@@ -207,10 +201,6 @@ def _rectangle(box: Box, image_width: int, image_height: int) -> Html:
             class_=box.look,
         )
     return Html(drawn)
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def page(title: str, content: Sequence[Any], script: str = "") -> str:

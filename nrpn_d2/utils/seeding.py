@@ -12,9 +12,13 @@ import numpy as np
 import torch
 
 
-def _derive(seed: int, key: tuple[int, ...]) -> int:
-    """Return a 64-bit seed; all keys, also of different lengths, give independent ones."""
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
+def _seed_cpu(seed: int, key: tuple[int, ...]) -> int:
+    """Return what was seeded with: 64 bits; keys, also of different lengths, are independent."""
+    derived = int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
+    return derived
 
 
 def seed_all(seed: int, *key: int) -> None:
@@ -24,20 +28,14 @@ def seed_all(seed: int, *key: int) -> None:
         seed: of the run, at least 0.
         key: what the random numbers are for, such as rank and iteration.
     """
-    derived = _derive(seed, key)
-    torch.manual_seed(derived)
-    np.random.seed(derived % 2**32)
-    random.seed(derived)
+    torch.manual_seed(_seed_cpu(seed, key))
 
 
 @contextmanager
 def seeded(seed: int, *key: int) -> Iterator[None]:
     """Seed as :func:`seed_all`, on the CPU; afterwards restore the generators' old states."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    derived = _derive(seed, key)
-    torch.default_generator.manual_seed(derived)
-    np.random.seed(derived % 2**32)
-    random.seed(derived)
+    _seed_cpu(seed, key)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...utils.text_files import load_json
+from ..voc.xml import add_element
 from .drawing import (
     DISTRACTOR_FORMS,
     OBJECT_FORMS,
@@ -235,18 +236,12 @@ def _length(color: Color) -> float:
 
 def _write_xml(path: str, name: str, size: int, objects: Sequence[DrawnObject]) -> None:
     root = ElementTree.Element("annotation")
-    _fill(root, filename=f"{name}.png")
-    _fill(ElementTree.SubElement(root, "size"), width=size, height=size, depth=3)
+    ElementTree.SubElement(root, "filename").text = f"{name}.png"
+    add_element(root, "size", width=size, height=size, depth=3)
     for drawn in objects:
-        element = ElementTree.SubElement(root, "object")
-        _fill(element, name=drawn.name, truncated=drawn.truncated, difficult=drawn.difficult)
+        texts = {"name": drawn.name, "truncated": drawn.truncated, "difficult": drawn.difficult}
         x0, y0, x1, y1 = drawn.box  # VOC counts from 1 and includes the last pixel
-        box = ElementTree.SubElement(element, "bndbox")
-        _fill(box, xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
+        corners = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+        add_element(add_element(root, "object", **texts), "bndbox", **corners)
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(path)
-
-
-def _fill(element: ElementTree.Element, **texts: str | int) -> None:
-    for tag, text in texts.items():
-        ElementTree.SubElement(element, tag).text = str(text)

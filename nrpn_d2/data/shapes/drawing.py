@@ -67,18 +67,6 @@ def _outline(form: Callable) -> Callable:
     return distance
 
 
-def _ellipse(u: Plane, v: Plane, r: float) -> Plane:
-    return (np.sqrt(u * u + 5 * v * v) - r) / sqrt(5)
-
-
-def _star(u: Plane, v: Plane, r: float) -> Plane:
-    return np.minimum(_triangle(u, v, 0.8 * r), _triangle(u, -v, 0.8 * r))
-
-
-def _cross(u: Plane, v: Plane, r: float) -> Plane:
-    return np.minimum(_box(u, v, r, 0.28 * r), _box(u, v, 0.28 * r, r))
-
-
 def _hexagon(u: Plane, v: Plane, r: float) -> Plane:
     side = 0.5 * np.abs(u) + sqrt(0.75) * np.abs(v)
     return np.maximum(np.abs(u), side) - 0.87 * r
@@ -97,11 +85,11 @@ DISTRACTOR_FORMS: dict[str, Callable] = {
     "crescent": lambda u, v, r: np.maximum(_disk(u, v, r), -_disk(u - 0.5 * r, v, 0.9 * r)),
     "notched square": lambda u, v, r: np.maximum(_square(u, v, r), np.minimum(u, v)),
     "trapezoid": lambda u, v, r: np.maximum(_triangle(u, v, r), -0.15 * r - v),
-    "ellipse": _ellipse,
+    "ellipse": lambda u, v, r: (np.sqrt(u * u + 5 * v * v) - r) / sqrt(5),
     "bar": lambda u, v, r: _box(u, v, r, 0.33 * r),
     "line": lambda u, v, r: _box(u, v, r, 0.9),
-    "cross": _cross,
-    "star": _star,
+    "cross": lambda u, v, r: np.minimum(_box(u, v, r, 0.28 * r), _box(u, v, 0.28 * r, r)),
+    "star": lambda u, v, r: np.minimum(_triangle(u, v, 0.8 * r), _triangle(u, -v, 0.8 * r)),
     "hexagon": _hexagon,
 }
 FORMS = {

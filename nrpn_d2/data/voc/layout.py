@@ -9,11 +9,9 @@ import glob
 import os
 from collections.abc import Sequence
 
-from ...utils.text_files import read_bytes
 from ..faults import DatasetError
-from ..reading import image_files, stays_inside
+from ..reading import image_files, read_lines, stays_inside
 
-MAX_SPLIT_BYTES = 64 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -40,13 +38,7 @@ def read_split(path: str, files: dict[str, Sequence[str]]) -> tuple[list[str], l
     Raises:
         DatasetError: the file is missing, not UTF-8, or lists nothing.
     """
-    try:
-        text = read_bytes(path, MAX_SPLIT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
-    except ValueError as error:
-        raise DatasetError(f"{error}; correct the name of the split, or its file") from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = read_lines(path, "correct the name of the split, or its file")
     ids, faults = {}, []
     for number, line in enumerate(lines, start=1):
         if not line:

@@ -37,9 +37,11 @@ def voc_on_error(settings: CfgNode) -> str:
     return settings.VOC_ON_ERROR if settings.ON_ERROR == "error" else settings.ON_ERROR
 
 
-def voc_dataset(root: str, split: str, class_names: Sequence[str], on_error: str) -> Dataset:
+def voc_dataset(
+    root: str, split: str, class_names: Sequence[str], on_error: str, year: int = 2012
+) -> Dataset:
     """Return one split of a folder in VOC layout; see :func:`read_voc`."""
-    metadata = {"thing_classes": list(class_names), "dirname": root, "split": split, "year": 2012}
+    metadata = {"thing_classes": list(class_names), "dirname": root, "split": split, "year": year}
     return Dataset(functools.partial(read_voc, root, split, class_names, on_error), metadata)
 
 

@@ -5,7 +5,7 @@ external references are refused) and may not exceed ``MAX_XML_BYTES``.
 """
 
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, SubElement
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
@@ -90,6 +90,14 @@ def parse_object(
 def object_name(element: Element) -> str:
     """Return the object's class name as error messages show it."""
     return show((element.findtext("name") or "").strip())
+
+
+def add_element(parent: Element, tag: str, **texts: str | int) -> Element:
+    """Add ``<tag>`` with an element of its own for each text, and return it."""
+    element = SubElement(parent, tag)
+    for name, text in texts.items():
+        SubElement(element, name).text = str(text)
+    return element
 
 
 def _number(parent: Element, tag: str) -> float:
