@@ -6,11 +6,10 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, read_image
-from detectron2.modeling.matcher import Matcher
-from detectron2.structures import BoxMode
 
 from ..modeling.ignored import set_ignored_aside
 from ..modeling.labels import withhold_ignored
+from .anchors.seen import absolute_box
 from .faults import DatasetError
 from .reading import is_ignored
 
@@ -71,9 +70,11 @@ class VOCDatasetMapper(DatasetMapper):
         if ignores:
             gt = mapped["instances"] = set_ignored_aside(mapped["instances"])
             if "proposals" in mapped:
-                matcher = Matcher([self.background_iou], [0, 1])
                 (mapped["proposals"],) = withhold_ignored(
-                    [mapped["proposals"]], [gt], matcher, ignore_ioa=self.ignore_ioa
+                    [mapped["proposals"]],
+                    [gt],
+                    background_iou=self.background_iou,
+                    ignore_ioa=self.ignore_ioa,
                 )
         return mapped
 
@@ -89,8 +90,7 @@ class VOCDatasetMapper(DatasetMapper):
             if is_ignored(obj):
                 obj = {**obj, "category_id": -1, "iscrowd": 0}  # Detectron2 drops crowds
                 if self.use_instance_mask:
-                    box = BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS)
-                    x0, y0, x1, y1 = map(float, box)
+                    x0, y0, x1, y1 = absolute_box(obj)
                     obj["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
                 if self.use_keypoint and keypoints:
                     obj["keypoints"] = [0] * keypoints

@@ -73,11 +73,7 @@ def _average_precision(logits: Tensor, ranked: Tensor, relevant: Tensor) -> Tens
 
 
 class ExchangePrinter(EventWriter):
-    """Log the ``nrpn/*`` scalars, averaged over the last ``window_size`` iterations."""
-
-    def __init__(self, window_size: int = 20):
-        self.logger = logging.getLogger(__name__)
-        self.window_size = window_size
+    """Log the ``nrpn/*`` scalars, averaged over the last 20 iterations, as Detectron2 does."""
 
     def write(self):
         storage = get_event_storage()
@@ -86,7 +82,7 @@ class ExchangePrinter(EventWriter):
             return
         phase = "joint" if storage.history("nrpn/joint").latest() else "warm-up"
         means = {
-            name.removeprefix("nrpn/"): storage.history(name).avg(self.window_size)
+            name.removeprefix("nrpn/"): storage.history(name).avg(20)
             for name in names
             if name != "nrpn/joint"
         }
@@ -95,4 +91,4 @@ class ExchangePrinter(EventWriter):
             share = 100 * means.pop("believed")
             sentence += f"; of the nRPN's proposals, the RPN still believes {share:.0f} %"
         values = "  ".join(f"{name}: {value:.3g}" for name, value in means.items())
-        self.logger.info("nRPN %s: %s  %s", phase, sentence, values)
+        logging.getLogger(__name__).info("nRPN %s: %s  %s", phase, sentence, values)

@@ -148,7 +148,10 @@ class HardNegativeRPN(RPN):
         proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
         if self.training:
             proposals = withhold_ignored(
-                proposals, gt_instances, self.anchor_matcher, ignore_ioa=self.ignore_ioa
+                proposals,
+                gt_instances,
+                background_iou=self.anchor_matcher.thresholds[1],
+                ignore_ioa=self.ignore_ioa,
             )
         return proposals, losses
 

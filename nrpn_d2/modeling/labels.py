@@ -55,7 +55,8 @@ def label_anchors(
         # Where the GPU's memory was too small these come from the CPU
         label, iou = label.to(objects.device), iou.to(objects.device)
         if len(ignored) > 0:
-            on_ignored = _lie_on(ignored, anchors, matcher, ignore_ioa)
+            background_iou = matcher.thresholds[1]  # the first is -inf
+            on_ignored = _lie_on(ignored, anchors, background_iou, ignore_ioa)
             label.masked_fill_((label == 0) & on_ignored, -1)
         if boundary_thresh >= 0:
             label[~anchors.inside_box(gt.image_size, boundary_thresh)] = -1
@@ -81,15 +82,16 @@ def mean_positives(labels: Tensor) -> Tensor:
 def withhold_ignored(
     proposals: list[Instances],
     gt_instances: list[Instances],
-    matcher: Matcher,
     *,
+    background_iou: float,
     ignore_ioa: float,
 ) -> list[Instances]:
     """Drop proposals on a box to ignore and on no object, which ROI heads would call background.
 
     Args:
         proposals: N ``Instances`` with ``proposal_boxes``.
-        gt_instances, matcher, ignore_ioa: as for :func:`label_anchors`; "on" means the same.
+        gt_instances, ignore_ioa: as for :func:`label_anchors`; "on" means the same.
+        background_iou: below which the RPN's matcher calls an anchor background.
 
     Returns:
         N ``Instances``, in the same order.
@@ -99,8 +101,8 @@ def withhold_ignored(
         ignored = ignored_boxes(gt)
         if len(ignored) > 0:
             boxes = of_image.proposal_boxes
-            on_ignored = _lie_on(ignored, boxes, matcher, ignore_ioa)
-            on_object = (iou_matrix(gt.gt_boxes, boxes) >= _background_iou(matcher)).any(dim=0)
+            on_ignored = _lie_on(ignored, boxes, background_iou, ignore_ioa)
+            on_object = (iou_matrix(gt.gt_boxes, boxes) >= background_iou).any(dim=0)
             of_image = of_image[torch.nonzero(on_object | ~on_ignored)[:, 0]]
         kept.append(of_image)
     return kept
@@ -119,12 +121,8 @@ def iou_matrix(objects: Boxes, anchors: Boxes) -> Tensor:
     return intersection.div_(union).nan_to_num_(nan=0)  # two boxes without area
 
 
-def _background_iou(matcher: Matcher) -> float:
-    return matcher.thresholds[1]  # thresholds[0] is -inf
-
-
-def _lie_on(ignored: Boxes, boxes: Boxes, matcher: Matcher, ignore_ioa: float) -> Tensor:
+def _lie_on(ignored: Boxes, boxes: Boxes, background_iou: float, ignore_ioa: float) -> Tensor:
     """Return (R,) bool: which of R boxes lie on any of those to ignore."""
-    near = iou_matrix(ignored, boxes) >= _background_iou(matcher)
+    near = iou_matrix(ignored, boxes) >= background_iou
     inside = pairwise_ioa(ignored, boxes) >= ignore_ioa
     return (near | inside).any(dim=0)

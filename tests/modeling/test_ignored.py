@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from small_detectors import OTHER_HEADS
@@ -14,8 +13,6 @@ from small_models import TWO_OBJECTS, batch, instances, small_cfg, with_masks
 
 from nrpn_d2.modeling.ignored import GroundTruth, ignored_boxes, set_ignored_aside
 from nrpn_d2.modeling.labels import withhold_ignored
-
-MATCHER = Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True)
 
 
 def boxes_of(gt):
@@ -51,9 +48,11 @@ def test_proposals_on_a_box_to_ignore_and_on_no_object_are_withheld():
     ]
     proposals = Instances((96, 128))
     proposals.proposal_boxes = Boxes(torch.tensor(dropped + kept, dtype=torch.float32))
-    (result,) = withhold_ignored([proposals], [gt], MATCHER, ignore_ioa=0.5)
+    (result,) = withhold_ignored([proposals], [gt], background_iou=0.3, ignore_ioa=0.5)
     assert result.proposal_boxes.tensor.tolist() == kept
-    (result,) = withhold_ignored([proposals], [instances([[0, 0, 9, 9]])], MATCHER, ignore_ioa=0.5)
+    (result,) = withhold_ignored(
+        [proposals], [instances([[0, 0, 9, 9]])], background_iou=0.3, ignore_ioa=0.5
+    )
     assert len(result) == len(proposals)
 
 

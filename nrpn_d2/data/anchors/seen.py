@@ -47,8 +47,6 @@ def seen_objects(records: Iterable[dict[str, Any]], cfg: CfgNode) -> SeenObjects
 
 def absolute_box(annotation: dict[str, Any]) -> list[float]:
     """Return an annotation's x0, y0, x1, y1."""
-    if annotation["bbox_mode"] == BoxMode.XYXY_ABS:
-        return annotation["bbox"]
     box = [float(x) for x in annotation["bbox"]]
     return BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
 

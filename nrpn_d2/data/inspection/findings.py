@@ -39,25 +39,23 @@ def near_duplicates(tasks: Sequence[Task], hashes: np.ndarray) -> list[Finding]:
 
 def large_boxes(tasks: Sequence[Task], class_names: Sequence[str]) -> list[Finding]:
     """Find boxes that cover nearly the whole image, in classes whose boxes usually do not."""
-    fractions: dict[int, list[tuple[float, int, int]]] = {}  # class -> of image, task, object
-    for number, task in enumerate(tasks):
+    boxes: dict[int, list[tuple[float, Task, int, tuple[float, ...]]]] = {}  # by class
+    for task in tasks:
         area = task.record.get("width", 0) * task.record.get("height", 0)
         for index, annotation in enumerate(task.record.get("annotations", ()) if area else ()):
-            x0, y0, x1, y1 = absolute_box(annotation)
-            of_class = fractions.setdefault(annotation["category_id"], [])
-            of_class.append(((x1 - x0) * (y1 - y0) / area, number, index))
+            x0, y0, x1, y1 = box = tuple(absolute_box(annotation))
+            of_class = boxes.setdefault(annotation["category_id"], [])
+            of_class.append(((x1 - x0) * (y1 - y0) / area, task, index, box))
     findings = []
-    for category, of_class in fractions.items():
-        usual = float(np.median([fraction for fraction, _, _ in of_class]))
+    for category, of_class in boxes.items():
+        usual = float(np.median([fraction for fraction, *_ in of_class]))
         known = 0 <= category < len(class_names)
         name = class_names[category] if known else f"class {category}"
-        for fraction, number, index in of_class if usual <= _USUAL else ():
+        for fraction, task, index, box in of_class if usual <= _USUAL else ():
             if fraction >= _LARGE:
-                task = tasks[number]
-                path, box = task.record["file_name"], task.record["annotations"][index]
+                path = task.record["file_name"]
                 message = f"{path}: object {index} ({name}) covers {fraction:.0%} of the image, "
                 message += f"half of its class at most {usual:.0%}; is it right?"
-                box = tuple(map(float, absolute_box(box)))
                 findings.append(Finding("large box", task.dataset, path, message, (box,)))
     return findings
 
