@@ -19,15 +19,13 @@ import os
 import subprocess
 import sys
 
+from command import new_parser, run
+
 TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "train_net.py")
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--dataset", help="a registered name (default: DATASETS.TRAIN)")
     parser.add_argument("--output", required=True, help="folder to write to; see --apply")
@@ -113,7 +111,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

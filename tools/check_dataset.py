@@ -16,13 +16,11 @@ import argparse
 import os
 import sys
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="names model, image size and datasets")
     parser.add_argument("--dataset", action="append", help="a registered name; may be repeated")
     parser.add_argument(
@@ -65,8 +63,6 @@ def main(args: argparse.Namespace) -> bool:
 
 if __name__ == "__main__":
     arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
     try:
         is_wrong = run(main, arguments)
     except SystemExit as error:  # 1 is for findings

@@ -13,13 +13,11 @@ with several seeds: the table has the mean and its 95 % interval.
 
 import argparse
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--output", default="comparison", help="folder for figures and table")
     return parser.parse_args(args)
@@ -35,7 +33,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -11,16 +11,14 @@ import argparse
 import json
 import os
 
+from command import new_parser, run
+
 CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/shapes_nrpn.yaml")
 NUM_IMAGES, TOP, MIN_SCORE = 4, 5, 0.5  # of the picture: images, proposals, detections' score
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", default=CONFIG, help="default: configs/shapes_nrpn.yaml")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
     return parser.parse_intermixed_args(args)
@@ -105,7 +103,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

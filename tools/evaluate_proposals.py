@@ -15,13 +15,11 @@ name of the file without its ending); tools/compare_runs.py overlays several.
 import argparse
 import os
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("file", help="proposals, .pkl or .json")
     parser.add_argument("--config-file", default="", help="names datasets, budgets and IoUs")
     parser.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
@@ -46,7 +44,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -20,13 +20,11 @@ with a score over MODEL.NRPN.FP_SCORE (0.7) whose IoU with every object is below
 import argparse
 import os
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", help="instead of a RUN; needs MODEL.WEIGHTS")
     parser.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
     parser.add_argument(
@@ -70,7 +68,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -13,13 +13,11 @@ import argparse
 import os
 import sys
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="folder to write to")
@@ -66,7 +64,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

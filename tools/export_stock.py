@@ -9,13 +9,11 @@ writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPred
 
 import argparse
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
@@ -41,7 +39,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

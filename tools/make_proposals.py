@@ -12,13 +12,11 @@ no scores: the methods' own are no probabilities.
 
 import argparse
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("method", metavar="METHOD")
     parser.add_argument("--config-file", default="", help="registers the datasets that it names")
     parser.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
@@ -50,7 +48,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -25,13 +25,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--images", action="append", default=[], help="may be repeated")
     parser.add_argument(
@@ -111,7 +109,4 @@ def _quoted(value: Sequence) -> str:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -18,13 +18,11 @@ import argparse
 import os
 import sys
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="the config of the training")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
@@ -73,7 +71,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

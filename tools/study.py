@@ -16,13 +16,11 @@ import argparse
 import os
 import sys
 
+from command import new_parser, run
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("study", metavar="STUDY.yaml")
     parser.add_argument("--output", help="folder, instead of the study's")
     parser.add_argument("--dataset", help="to evaluate on, instead of the study's")
@@ -74,7 +72,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

@@ -15,13 +15,11 @@ are not repeated, a half one goes on.
 
 import argparse
 
+from command import new_parser
+
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of joint training")
     parser.add_argument(
         "--iterations", type=int, nargs=4, default=(), metavar="N", help="default: MAX_ITER each"

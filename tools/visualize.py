@@ -19,16 +19,14 @@ images below the first.
 import argparse
 import os
 
+from command import new_parser, run
+
 WHAT = ("anchors", "labels", "proposals", "false-positives", "hard-negatives")
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("what", choices=WHAT, metavar="WHAT", help=", ".join(WHAT))
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--dataset", help="a registered name (default: first of DATASETS.TEST)")
@@ -66,7 +64,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    from nrpn_d2.engine.command_line import run
-
-    run(main, arguments)
+    run(main, parse_args())

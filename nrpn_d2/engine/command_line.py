@@ -20,14 +20,6 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     """Return ``main(args)``.
 
-    A tool parses its command line before it imports this package, so that --help answers at once:
-
-        if __name__ == "__main__":
-            args = parse_args()
-            from nrpn_d2.engine.command_line import run
-
-            run(main, args)
-
     Raises:
         SystemExit: with a message for the user and exit code 1, for bad input.
     """
