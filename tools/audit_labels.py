@@ -64,7 +64,6 @@ def train_folds(args: argparse.Namespace, name: str) -> list[str]:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.data import DatasetCatalog
     from detectron2.utils.logger import setup_logger
 
     from nrpn_d2.checkpoint.trained_model import load_model
@@ -88,7 +87,6 @@ def main(args: argparse.Namespace) -> None:
         write_corrected(name, additions, args.output)
         print(f"Added {len(additions)} objects to a copy of {name}: {args.output}")
         return
-    os.makedirs(args.output, exist_ok=True)
     if args.folds:
         parts = [fold_name(name, fold, args.folds, held_out=True) for fold in range(args.folds)]
         judges = list(zip(train_folds(args, name), parts))
@@ -104,9 +102,8 @@ def main(args: argparse.Namespace) -> None:
     truth = load_ground_truth(name)
     candidates = find_candidates(predictions, truth)
     write_candidates(args.output, candidates)
-    files = {record["image_id"]: record["file_name"] for record in DatasetCatalog.get(name)}
     page = os.path.join(args.output, "audit.html")
-    write_sheet(page, candidates[: args.top], truth, files)
+    write_sheet(page, candidates[: args.top], truth)
     print(f"{len(candidates)} candidates, the best {min(len(candidates), args.top)} on {page}")
 
 

@@ -74,12 +74,10 @@ class FiniteLosses:
         self.batch = args[0]
 
     def run_step(self) -> None:
-        hook = self.model.register_forward_pre_hook(self._remember)
-        try:
-            with proposals_of_any_prediction(self._rpns) as self._prediction_errors:
-                super().run_step()
-        finally:
-            hook.remove()
+        remembering = self.model.register_forward_pre_hook(self._remember)
+        finite = proposals_of_any_prediction(self._rpns)
+        with remembering, finite as self._prediction_errors:
+            super().run_step()
 
     def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         """Detectron2 calls this between the backward pass and the optimizer's step."""

@@ -1,11 +1,12 @@
 """The candidates of an audit: as one HTML page on which to decide, and as JSON and CSV."""
 
 import csv
+import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..utils.page import Box, Html, element, figure, grid, legend, paragraph, pi
 from ..utils.saving import atomic_open
 from .audit import Candidate
 from .ground_truth import GroundTruth
+from .panels import crop_image
 
 _CONTEXT = 3  # a crop shows this many times the longer side of the box ...
 _LEAST = 64  # ... and at least so many pixels
@@ -34,19 +36,9 @@ def write_candidates(folder: str, candidates: Sequence[Candidate]) -> None:
             file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def write_sheet(
-    path: str,
-    candidates: Sequence[Candidate],
-    truth: GroundTruth,
-    files: Mapping[Hashable, str],
-) -> None:
-    """Write the page.
-
-    Args:
-        truth: the labels, which are drawn, too.
-        files: image id -> the image.
-    """
-    cards = [_card(n, c, truth, files[c.image_id]) for n, c in enumerate(candidates, start=1)]
+def write_sheet(path: str, candidates: Sequence[Candidate], truth: GroundTruth) -> None:
+    """Write the page; the labels are drawn, too."""
+    cards = [_card(n, candidate, truth) for n, candidate in enumerate(candidates, start=1)]
     shown = repr(candidates).encode("utf-8", "backslashreplace")
     export = element("button", "Export decisions", id="export", type="button")
     content = [
@@ -73,32 +65,23 @@ def write_sheet(
     write_page(path, f"Missing labels: {truth.dataset_name}", content, script)
 
 
-def _card(number: int, candidate: Candidate, truth: GroundTruth, file: str) -> Html:
-    names = truth.class_names
+def _card(number: int, candidate: Candidate, truth: GroundTruth) -> Html:
+    names, n = truth.class_names, truth.index_of(candidate.image_id)
     suggested = candidate.class_name or (names[0] if len(names) == 1 else "")
     options = (
         element("option", x, selected=True if x == suggested else None) for x in ["", *names]
     )
     caption = f"{number}. {candidate.class_name or 'object'}, score {candidate.score:.2f}, "
-    caption += f"agreement {candidate.agreement:.0%}: {os.path.basename(file)}"
+    caption += f"agreement {candidate.agreement:.0%}: {os.path.basename(truth.file_names[n])}"
+    radio = functools.partial(element, "input", type="radio", name_=f"decision{number}")
     radios = (
-        element(
-            "label",
-            element(
-                "input",
-                type="radio",
-                name_=f"decision{number}",
-                value=decision,
-                checked=None if decision else True,
-            ),
-            decision or "undecided",
-        )
-        for decision in (*DECISIONS, "")
+        element("label", radio(value=value, checked=not value or None), value or "undecided")
+        for value in (*DECISIONS, "")
     )
     classes = element("select", *options, aria_label="class", autocomplete="off")
     return element(
         "div",
-        figure(_crop(candidate, truth, file), caption),
+        figure(_crop(candidate, truth, n), caption),
         element("div", *radios, classes, class_="choice"),
         class_="candidate",
         tabindex=0,
@@ -106,21 +89,16 @@ def _card(number: int, candidate: Candidate, truth: GroundTruth, file: str) -> H
     )
 
 
-def _crop(candidate: Candidate, truth: GroundTruth, file: str) -> Html:
-    """Return the picture of a candidate with what is around it."""
+def _crop(candidate: Candidate, truth: GroundTruth, n: int) -> Html:
+    """Return the picture of a candidate on image n with what is around it."""
     try:
-        image = read_image(file, "RGB")
+        image = read_image(truth.file_names[n], "RGB")
     except Exception:  # Pillow's parsers raise nearly anything on a broken file
         return paragraph("(unreadable)")
-    size = np.array(image.shape[1::-1])
-    box = np.reshape(candidate.box, (2, 2))
+    box, objects = np.reshape(candidate.box, (2, 2)), truth.of_image(n)
     side = max(_CONTEXT * (box[1] - box[0]).max(), _LEAST)
-    start = np.clip(box.mean(axis=0) - side / 2, 0, np.maximum(size - side, 0)).astype(int)
-    x0, y0 = start
-    x1, y1 = np.minimum(start + int(side), size)
-    objects = truth.of_image(truth.index_of(candidate.image_id))
-    looks = np.where(truth.ignored[objects], "ignored", "object")
-    boxes = [Box(candidate.box, "missed"), *map(Box, truth.boxes[objects].tolist(), looks)]
-    shift = np.array([x0, y0, x0, y0])
-    moved = [Box((np.array(b.corners) - shift).tolist(), b.look) for b in boxes]
-    return picture(image[y0:y1, x0:x1], moved, alt=candidate.class_name or "candidate")
+    image, start = crop_image(image, box.mean(axis=0), side)
+    corners = np.concatenate([[candidate.box], truth.boxes[objects]]) - np.tile(start, 2)
+    looks = ["missed", *np.where(truth.ignored[objects], "ignored", "object")]
+    boxes = [*map(Box, corners.tolist(), looks)]
+    return picture(image, boxes, alt=candidate.class_name or "candidate")

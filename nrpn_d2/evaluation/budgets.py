@@ -1,7 +1,7 @@
 """The detections of one model at several numbers of proposals, from one forward pass."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -136,14 +136,8 @@ def _at_least(budget: int, proposal_generator: nn.Module | None) -> Iterator[int
         limits[False] = configured
 
 
-@contextmanager
-def _last_call(module: nn.Module | None, seen: dict[str, Any], name: str) -> Iterator[None]:
-    """Put what ``module`` gets and returns into ``seen[name]``."""
+def _last_call(module: nn.Module | None, seen: dict[str, Any], name: str) -> AbstractContextManager:
+    """Put what ``module`` gets and returns, in the context, into ``seen[name]``."""
     if module is None:
-        yield
-        return
-    handle = module.register_forward_hook(lambda _, *call: seen.update({name: call}))
-    try:
-        yield
-    finally:
-        handle.remove()
+        return nullcontext()
+    return module.register_forward_hook(lambda _, *call: seen.update({name: call}))

@@ -38,7 +38,6 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
         columns[column] = [runs[path]["metrics"] for path in members]
         for path in members:
             curves[f"{group}, {names[path]}" if several else group] = runs[path]["curves"]
-    os.makedirs(output_dir, exist_ok=True)
     table = comparison_table(columns)
     with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
         f.write(table + "\n")
@@ -90,11 +89,10 @@ def comparison_table(columns: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     Args:
         columns: name -> task -> {metric: value} of one run, or of several with other seeds.
     """
-    rows = comparison_rows(columns)
-    table = []
-    for title, row in rows.items():
-        cells = [_mean(row.get(name, []), len(group)) for name, group in columns.items()]
-        table.append([*title, *cells])
+    table = [
+        [*title, *(_mean(row.get(name, ()), len(group)) for name, group in columns.items())]
+        for title, row in comparison_rows(columns).items()
+    ]
     return format_table(["", "#proposals", *columns], table)
 
 

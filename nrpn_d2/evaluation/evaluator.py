@@ -164,9 +164,13 @@ def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.
     return boxes, logits, len(output["proposals"])
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the sigmoid, without overflow."""
-    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+def read_scores(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return what :func:`read_proposals` does, with the logits' sigmoid or nan without logits."""
+    boxes, logits, configured = read_proposals(output, origin)
+    scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # without overflow
+    if not output["proposals"].has("objectness_logits"):
+        scores[:] = np.nan
+    return boxes, scores, configured
 
 
 def format_table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:

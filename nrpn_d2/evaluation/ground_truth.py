@@ -10,29 +10,17 @@ from detectron2.structures import BoxMode
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """G objects of C classes on N images, in the dataset's order.
-
-    Attributes:
-        dataset_name: the registered name.
-        class_names: of the C classes.
-        image_index: image id -> n in [0, N), in the dataset's order.
-        boxes: (G, 4) float64, x0, y0, x1, y1 in pixels.
-        classes: (G,) int in [0, C).
-        ignored: (G,) bool; difficult or crowd, neither to be found nor an error if found.
-        crowd: (G,) bool, those of the ignored that are a group of objects in one box.
-        images: (G,) int in [0, N), ascending.
-        file_names: of the N images; "" where the dataset does not say.
-    """
+    """G objects of C classes on N images, in the dataset's order."""
 
     dataset_name: str
     class_names: list[str]
-    image_index: dict[Hashable, int]
-    boxes: np.ndarray
-    classes: np.ndarray
-    ignored: np.ndarray
-    crowd: np.ndarray
-    images: np.ndarray
-    file_names: Sequence[str] = ()
+    image_index: dict[Hashable, int]  # image id -> n in [0, N)
+    boxes: np.ndarray  # (G, 4) float64, x0, y0, x1, y1 in pixels
+    classes: np.ndarray  # (G,) int in [0, C)
+    ignored: np.ndarray  # (G,) bool; difficult or crowd, neither to be found nor an error if found
+    crowd: np.ndarray  # (G,) bool, those of the ignored that are a group of objects in one box
+    images: np.ndarray  # (G,) int in [0, N), ascending
+    file_names: Sequence[str] = ()  # of the N images; "" where the dataset does not say
 
     def index_of(self, image_id: Hashable) -> int:
         """Return the number n of an image; it is an error if the dataset lacks it."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from .evaluator import PerImageEvaluator, probabilities, read_proposals
+from .evaluator import PerImageEvaluator, read_scores
 from .ground_truth import GroundTruth
 from .proposal_errors import BACKGROUND_IOU, HIT_IOU
 from .voc_ap import best_objects
@@ -61,12 +61,9 @@ class MistakeEvaluator(PerImageEvaluator):
         """Return classes, scores and boxes."""
         if not self._agnostic:
             return read_instances(output.get("instances"), self.ground_truth, origin)
-        boxes, logits, configured = read_proposals(output, origin)
+        boxes, scores, configured = read_scores(output, origin)
         kept = min(configured, MAX_PROPOSALS)
-        scores = probabilities(logits[:kept])
-        if not output["proposals"].has("objectness_logits"):
-            scores[:] = np.nan
-        return np.zeros(kept, np.int32), scores, boxes[:kept].copy()
+        return np.zeros(kept, np.int32), scores[:kept].copy(), boxes[:kept].copy()
 
     def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:
         truth = self.ground_truth
@@ -217,11 +214,10 @@ def _by_image(
         [*box, category, state]
         for box, category, state in zip(truth.boxes.round(1).tolist(), gt_classes.tolist(), states)
     ]
-    firsts = np.searchsorted(truth.images, np.arange(len(truth.image_index) + 1)).tolist()
     return [
         {
             "file_name": os.path.abspath(name) if name else "",
-            "objects": objects[firsts[n] : firsts[n + 1]],
+            "objects": objects[truth.of_image(n)],
             "detections": detections[bounds[n] : bounds[n + 1]],
         }
         for n, name in enumerate(truth.file_names)

@@ -44,11 +44,17 @@ class Panel(NamedTuple):
 
 def crop(panel: Panel, centre: np.ndarray, side: float) -> Panel:
     """Return the square part of a panel around a point x, y, moved or cut where the image ends."""
-    size = np.array(panel.image.shape[1::-1])
-    low = np.clip(centre - side / 2, 0, np.maximum(size - side, 0)).astype(int)
-    (x0, y0), (x1, y1) = low, np.minimum(low + math.ceil(side), size)
-    layers = [x._replace(boxes=x.boxes - [x0, y0, x0, y0]) for x in panel.layers]
-    return Panel(panel.title, panel.image[y0:y1, x0:x1], layers)
+    image, start = crop_image(panel.image, centre, side)
+    layers = [x._replace(boxes=x.boxes - np.tile(start, 2)) for x in panel.layers]
+    return Panel(panel.title, image, layers)
+
+
+def crop_image(image: np.ndarray, centre: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the square part of an image as :func:`crop` does, and the point x, y it starts at."""
+    size = np.array(image.shape[1::-1])
+    start = np.clip(centre - side / 2, 0, np.maximum(size - side, 0)).astype(int)
+    (x0, y0), (x1, y1) = start, np.minimum(start + math.ceil(side), size)
+    return image[y0:y1, x0:x1], start
 
 
 def picture_grid(panels: Sequence[Panel], columns: int) -> Figure:
@@ -105,17 +111,9 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
             text_size = 0.65 * _FONT * len(label) * point, 1.3 * _FONT * point
             place = label_place(box, text_size, (width, height), taken)
             taken.append(place)
-            axes.text(
-                place[0],
-                place[1],
-                label,
-                color=kind.color,
-                fontsize=_FONT,
-                fontweight="bold",
-                va="top",
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-                parse_math=False,
-            ).set_in_layout(False)
+            look = {"color": kind.color, "size": _FONT, "weight": "bold", "va": "top"}
+            look["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
+            axes.text(*place[:2], label, parse_math=False, **look).set_in_layout(False)
 
 
 def label_place(

@@ -15,7 +15,7 @@ from .figures import COLORS, draw_legend
 from .panels import OBJECT, Kind, Layer, Panel, crop
 from .proposal_errors import HIT_IOU, KINDS
 from .score_evaluator import NUM_BINS, calibration
-from .views import View
+from .views import View, evenly_spread
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLORS
 LEVELS = cycler(style=("-", "--", ":")) * cycler(color=(GREEN, PURPLE, SKY, BLACK))
@@ -115,16 +115,16 @@ def anchors(view: View) -> list[Panel]:
     return [Panel(of_place, image, layers), _panel(view, title, matched, image)]
 
 
-def labels(view: View, objects: int = 4, top: int = 3) -> list[Panel]:
+def labels(view: View) -> list[Panel]:
     """Draw some objects with the anchors that are labelled as them, of best to worst IoU."""
     image = read_image(view.file_name, "RGB")
     positive = np.flatnonzero(view.labels == 1)
     nearest = box_iou(view.anchors[positive][:, None], view.objects).argmax(axis=1)
     panels = []
-    for g in _spread(len(view.objects), objects):
+    for g in evenly_spread(len(view.objects), 4):
         own = np.flatnonzero(nearest == g)
         own = own[np.argsort(-view.ious[positive[own]])]
-        shown = own[_spread(len(own), top)]
+        shown = own[evenly_spread(len(own), 3)]
         texts = [f"{view.target_ious[p]:.2f} → {view.targets[p]:.2f}" for p in shown]
         layer = Layer(LABELLED[view.iou_of], view.anchors[positive[shown]], texts)
         best = view.ious[positive[own]].max(initial=0)
@@ -180,11 +180,6 @@ def _distinct(view: View, chosen: np.ndarray, kind: Kind, top: int) -> Layer:
     boxes, scores = view.anchors[chosen], view.scores[chosen].astype(np.float64)
     kept = nms(torch.as_tensor(boxes), torch.as_tensor(scores), 0.5)[:top].numpy()
     return _scored(kind, boxes[kept], scores[kept])
-
-
-def _spread(count: int, limit: int) -> np.ndarray:
-    """Return at most ``limit`` of the numbers below ``count``, evenly spread, with both ends."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(int)) if count else []
 
 
 def _count(number: int, name: str) -> str:

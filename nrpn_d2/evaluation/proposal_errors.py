@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.boxes import box_iou, covered_fraction
-from .evaluator import PerImageEvaluator, format_table, probabilities, read_proposals
+from .evaluator import PerImageEvaluator, format_table, read_scores
 from .figures import error_figure, false_positive_figure
 from .ground_truth import GroundTruth
 
@@ -98,11 +98,8 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         self, output: dict[str, Any], n: int, origin: str
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the kind (K,) and score (K,) of each proposal, and how many are configured."""
-        boxes, logits, configured = read_proposals(output, origin)
+        boxes, scores, configured = read_scores(output, origin)
         kinds, _ = match_proposals(boxes, self.ground_truth, n)
-        scores = probabilities(logits)
-        if not output["proposals"].has("objectness_logits"):
-            scores[:] = np.nan
         return kinds.astype(np.int8), scores, configured
 
     def _compute(self, records: dict[int, Any]) -> dict[str, dict[str, float]]:

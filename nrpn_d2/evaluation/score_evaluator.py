@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .evaluator import PerImageEvaluator, probabilities, read_proposals
+from .evaluator import PerImageEvaluator, read_scores
 from .proposal_errors import KINDS, match_proposals
 
 NUM_BINS = 10
@@ -33,9 +33,9 @@ class ScoreEvaluator(PerImageEvaluator):
         self, output: dict[str, Any], n: int, origin: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the (K,) kinds, scores and IoUs."""
-        boxes, logits, _ = read_proposals(output, origin)
+        boxes, scores, _ = read_scores(output, origin)
         kinds, ious = match_proposals(boxes[: self._budgets[-1]], self.ground_truth, n)
-        return kinds, probabilities(logits[: self._budgets[-1]]), ious
+        return kinds, scores[: self._budgets[-1]], ious
 
     def _compute(self, records: dict[int, tuple]) -> dict[str, dict[str, float]]:
         results: dict[str, float] = {}

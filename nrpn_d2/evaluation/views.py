@@ -24,42 +24,26 @@ from .proposal_errors import CROWD_FRACTION, classify_proposals
 
 @dataclass(frozen=True)
 class View:
-    """One image; boxes are (..., 4) in its pixels, scores probabilities, lists are best first.
-
-    Attributes:
-        file_name: of the image.
-        objects, ignored: (G, 4) boxes, and those to ignore.
-        anchors, levels: (R, 4), and (R,) the feature map of each.
-        scores: (R,), the RPN's objectness.
-        labels, ious: (R,), the matcher's labels and IoU with the object overlapped most.
-        is_fp: (R,) bool, what the miner calls false positives.
-        hard: (R,) bool, the hard negatives that the sampler would choose.
-        targets: (P,), the objectness that each object's anchor is trained towards.
-        target_ious, iou_of: (P,), the IoUs that the loss is given for that, those of the "anchor"
-            or its "proposal".
-        proposals, proposal_scores, proposal_ious: (K, 4), (K,) and, with any object, (K,).
-        kinds: (K,), see :func:`classify_proposals`.
-        nrpn_proposals, nrpn_scores: as far as there is an nRPN.
-    """
+    """One image; boxes are (..., 4) in its pixels, scores probabilities, lists are best first."""
 
     file_name: str
-    objects: np.ndarray
-    ignored: np.ndarray
-    anchors: np.ndarray
-    levels: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    ious: np.ndarray
-    is_fp: np.ndarray
-    hard: np.ndarray
-    targets: np.ndarray
-    target_ious: np.ndarray
-    iou_of: str
-    proposals: np.ndarray
-    proposal_scores: np.ndarray
-    proposal_ious: np.ndarray
-    kinds: np.ndarray
-    nrpn_proposals: np.ndarray | None = None
+    objects: np.ndarray  # (G, 4)
+    ignored: np.ndarray  # (..., 4), objects to ignore
+    anchors: np.ndarray  # (R, 4)
+    levels: np.ndarray  # (R,) the feature map of each
+    scores: np.ndarray  # (R,) the RPN's objectness
+    labels: np.ndarray  # (R,) the matcher's
+    ious: np.ndarray  # (R,) with the object overlapped most
+    is_fp: np.ndarray  # (R,) bool, what the miner calls false positives
+    hard: np.ndarray  # (R,) bool, the hard negatives that the sampler would choose
+    targets: np.ndarray  # (P,) the objectness that each object's anchor is trained towards
+    target_ious: np.ndarray  # (P,) the IoUs that the loss is given for that ...
+    iou_of: str  # ... those of the "anchor" or its "proposal"
+    proposals: np.ndarray  # (K, 4)
+    proposal_scores: np.ndarray  # (K,)
+    proposal_ious: np.ndarray  # (K,) with the object overlapped most
+    kinds: np.ndarray  # (K,) see classify_proposals
+    nrpn_proposals: np.ndarray | None = None  # (..., 4); None: there is no nRPN
     nrpn_scores: np.ndarray | None = None
 
 
@@ -156,7 +140,9 @@ def choose_images(records: Sequence[dict[str, Any]], num: int) -> list[int]:
         return not all(map(reading.is_ignored, record.get("annotations", ())))
 
     with_objects = [n for n, record in enumerate(records) if has_object(record)]
-    if not with_objects:
-        return []
-    places = np.linspace(0, len(with_objects) - 1, min(num, len(with_objects)))
-    return [with_objects[place] for place in places.astype(int)]
+    return [with_objects[place] for place in evenly_spread(len(with_objects), num)]
+
+
+def evenly_spread(count: int, limit: int) -> np.ndarray:
+    """Return at most ``limit`` of the numbers below ``count``, with both ends."""
+    return np.linspace(0, max(count - 1, 0), min(count, limit)).astype(int)

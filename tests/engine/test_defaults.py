@@ -1,6 +1,5 @@
 """From the command line to a run: what is logged where, and which errors are the user's."""
 
-import glob
 import os
 import subprocess
 import sys
@@ -13,13 +12,15 @@ import train_net
 from nrpn_d2.engine.command_line import DEBUG, is_bad_input, message_of, run
 from nrpn_d2.engine.defaults import build_cfg
 
-TOOLS = [str(ROOT / "train_net.py"), *sorted(glob.glob(f"{ROOT}/tools/*.py"))]
+SCRIPTS = [ROOT / "train_net.py", *sorted((ROOT / "tools").glob("*.py"))]
+TOOLS = [str(path) for path in SCRIPTS if "__main__" in path.read_text()]
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=os.path.basename)
 def test_help_needs_no_torch(tool):
     """So it answers at once; it says first what the tool is for."""
     code = f"""import runpy, sys
+sys.path.insert(0, {os.path.dirname(tool)!r})  # as Python does
 sys.argv = [{tool!r}, "--help"]
 try: runpy.run_path({tool!r}, run_name="__main__")
 except SystemExit: print("torch" in sys.modules)"""

@@ -44,9 +44,8 @@ def sheet(own, tmp_path):
     build_cfg("", own)
     hostile = HOSTILE.replace("/", "")
     candidates = [c._replace(image_id="a" if c.image_id == "a" else hostile) for c in CANDIDATES]
-    files = {r["image_id"]: r["file_name"] for r in DatasetCatalog.get("own_train")}
     write_candidates(str(tmp_path), candidates)
-    write_sheet(str(tmp_path / "audit.html"), candidates, load_ground_truth("own_train"), files)
+    write_sheet(str(tmp_path / "audit.html"), candidates, load_ground_truth("own_train"))
     return tmp_path
 
 
@@ -123,7 +122,7 @@ def test_each_fold_judges_what_it_did_not_see(detector, tmp_path, monkeypatch):
     def train(command):
         folder = command[command.index("OUTPUT_DIR") + 1]
         commands.append(command)
-        (tmp_path / "out" / folder).mkdir()
+        (tmp_path / "out" / folder).mkdir(parents=True)
         shutil.copy(weights, f"{folder}/model_final.pth")
         return SimpleNamespace(returncode=len(commands) == 2)
 
