@@ -2,10 +2,11 @@
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape, glob
 from typing import Any
 
@@ -38,30 +39,24 @@ class Evaluation:
     curves: dict[str, Any]
     mistakes: dict[str, Any]
 
+    def get(self, task: str, metric: str) -> float:
+        """Return a metric; nan if the evaluation lacks it."""
+        return self.metrics.get(task, {}).get(metric, math.nan)
+
 
 @dataclass
 class RunFolder:
-    """A run, finished or not; what it lacks is empty.
-
-    Attributes:
-        record: run.json: command, versions, commit, and how it ended.
-        config: keys with dots -> values.
-        changes: those that differ from the defaults: key, value, default.
-        history: scalar -> iterations (P,) and values (P,).
-        last: the last iteration; -1 without any.
-        evaluations: dataset -> its last evaluation.
-        pictures: files that the run drew, the latest first.
-    """
+    """A run, finished or not; what it lacks is empty."""
 
     path: str
     name: str
-    record: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    changes: list[tuple[str, Any, Any]] = field(default_factory=list)
-    history: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    last: int = -1
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    pictures: list[str] = field(default_factory=list)
+    record: dict[str, Any]  # run.json: command, versions, commit, and how it ended
+    config: dict[str, Any]  # keys with dots -> values
+    changes: list[tuple[str, Any, Any]]  # those that differ from the defaults: key, value, default
+    history: dict[str, tuple[np.ndarray, np.ndarray]]  # scalar -> iterations (P,), values (P,)
+    last: int  # iteration; -1 without any
+    evaluations: dict[str, Evaluation]  # dataset -> its last evaluation
+    pictures: list[str]  # files that the run drew, the latest first
 
 
 def read_folder(path: str, name: str = "") -> RunFolder:
@@ -70,43 +65,48 @@ def read_folder(path: str, name: str = "") -> RunFolder:
     A file that cannot be read is logged and counts as missing.
     """
     folder = os.path.dirname(path) if os.path.isfile(path) else path
-    run = RunFolder(folder, name or os.path.basename(os.path.abspath(folder)))
     record = _tolerant(load_json, os.path.join(folder, RECORD))
-    run.record = record if isinstance(record, dict) else {}
-    run.config = flat_config(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
-    defaults = get_cfg()
-    add_nrpn_config(defaults)
-    defaults = flat_config(yaml.safe_load(defaults.dump()))
-    unimportant = ("OUTPUT_DIR", "VERSION")
-    run.changes = [
-        (key, value, defaults.get(key, "none"))
-        for key, value in run.config.items()
-        if key not in unimportant and value != defaults.get(key)
-    ]
+    config = flat_config(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
     rows = _history_rows(os.path.join(folder, "metrics.json"))
-    run.history, run.last = _columns(rows), max(rows, default=-1)
+    evaluations = {}
     for place in _results_of(folder):
         read = _tolerant(read_run, place)
         if read:
-            mistakes = os.path.join(os.path.dirname(place), "mistakes.json")
-            run.evaluations[read["dataset"]] = Evaluation(
-                read["metrics"], read["curves"], _tolerant(load_json, mistakes) or {}
-            )
+            mistakes = _tolerant(load_json, os.path.join(os.path.dirname(place), "mistakes.json"))
+            evaluation = Evaluation(read["metrics"], read["curves"], mistakes or {})
+            evaluations[read["dataset"]] = evaluation
     pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.jpg"), recursive=True)
-    run.pictures = sorted(pictures, key=os.path.getmtime, reverse=True)[:MAX_PICTURES]
-    return run
+    return RunFolder(
+        path=folder,
+        name=name or os.path.basename(os.path.abspath(folder)),
+        record=record if isinstance(record, dict) else {},
+        config=config,
+        changes=_changes(config),
+        history=_columns(rows),
+        last=max(rows, default=-1),
+        evaluations=evaluations,
+        pictures=sorted(pictures, key=os.path.getmtime, reverse=True)[:MAX_PICTURES],
+    )
+
+
+def _changes(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    defaults = get_cfg()
+    add_nrpn_config(defaults)
+    defaults = flat_config(yaml.safe_load(defaults.dump()))
+    return [
+        (key, value, defaults.get(key, "none"))
+        for key, value in config.items()
+        if key not in ("OUTPUT_DIR", "VERSION") and value != defaults.get(key)
+    ]
 
 
 def _results_of(folder: str) -> list[str]:
     """Return the results.json of each dataset."""
-    for inner in ("", "inference"):
-        place = os.path.join(folder, inner, "results.json")
-        several = sorted(glob(os.path.join(escape(folder), inner, "*", "results.json")))
-        if os.path.isfile(place):
-            return [place]
-        if several and inner != "":
-            return several
-    return sorted(glob(os.path.join(escape(folder), "*", "results.json")))
+    for inner in ("", "inference", "inference/*", "*"):
+        places = sorted(glob(os.path.join(escape(folder), inner, "results.json")))
+        if places:
+            break
+    return places
 
 
 def _tolerant(read: Callable[[str], Any], path: str) -> Any:

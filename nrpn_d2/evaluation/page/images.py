@@ -23,14 +23,9 @@ class Mistakes(NamedTuple):
     missed: int
     boxes: list[Box]
 
-    @property
-    def figure(self) -> Html:
+    def figure(self, name: str) -> Html:
         picture = file_picture(self.file_name, self.boxes, SIDE)
-        return figure(picture, f"{os.path.basename(self.file_name)}: {self.counts}")
-
-    @property
-    def counts(self) -> str:
-        return f"{self.wrong} wrong, {self.missed} missed"
+        return figure(picture, f"{name}: {self.wrong} wrong, {self.missed} missed")
 
 
 def image_mistakes(run: RunFolder, dataset: str) -> list[Mistakes]:
@@ -61,8 +56,7 @@ def worst_images(run: RunFolder, dataset: str) -> Html:
     images = image_mistakes(run, dataset)
     by_wrong = sorted((x for x in images if x.wrong), key=lambda x: -x.wrong)[:NUM_WORST]
     by_missed = sorted((x for x in images if x.missed), key=lambda x: -x.missed)[:NUM_WORST]
-    parts = [legend("fault", "missed", "hit", "ignored", fault="wrong, with class and score")]
-    shown = set()
+    parts, shown = [_legend()], set()
     for title, chosen in (("Most wrong detections", by_wrong), ("Most missed objects", by_missed)):
         new = [x for x in chosen if x.file_name not in shown]
         shown.update(x.file_name for x in new)
@@ -70,10 +64,14 @@ def worst_images(run: RunFolder, dataset: str) -> Html:
     return section(f"Worst images of {dataset}", *parts) if shown else Html()
 
 
+def _legend() -> Html:
+    return legend("fault", "missed", "hit", "ignored", fault="wrong, with class and score")
+
+
 def _few(images: Sequence[Mistakes]) -> Html:
-    first = grid(*(x.figure for x in images[:6]))
-    more = grid(*(x.figure for x in images[6:]))
-    return Html(first + (details(f"{len(images) - 6} more", more) if len(images) > 6 else ""))
+    figures = [x.figure(os.path.basename(x.file_name)) for x in images]
+    more = [details(f"{len(figures) - 6} more", grid(*figures[6:]))] if len(figures) > 6 else []
+    return Html("".join([grid(*figures[:6]), *more]))
 
 
 def compared_images(dataset: str, groups: Groups) -> Html:
@@ -94,15 +92,11 @@ def compared_images(dataset: str, groups: Groups) -> Html:
     chosen = sorted((x for x in sorted(common) if difference(x)), key=difference, reverse=True)
     parts = []
     for file_name in chosen[:NUM_COMPARED]:
-        images = ((name, by_run[name][file_name]) for name in by_run)
-        pictures = (
-            figure(file_picture(file_name, x.boxes, SIDE), f"{name}: {x.counts}")
-            for name, x in images
-        )
+        pictures = (images[file_name].figure(name) for name, images in by_run.items())
         title = element("h3", os.path.basename(file_name))
         parts.append(element("div", title, element("div", *pictures, class_="pair")))
     return section(
         f"Images of {dataset} on which the runs differ most",
-        legend("fault", "missed", "hit", "ignored", fault="wrong, with class and score"),
+        _legend(),
         element("div", *parts, class_="grid pairs"),
     )

@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _PICTURE_SIDE = 900
-_UNIT = {"y_range": (0, 1)}
 
 
 def write_run_page(folder: str) -> None:
@@ -97,16 +96,14 @@ def _guarded(build: Callable[[], Iterable[Html]]) -> Html:
 def _training(groups: series.Groups) -> Iterator[Html]:
     def build() -> Iterator[Html]:
         marks = series.warm_up(groups)
-        iterations = {"marks": marks}
-        yield from series.charts("Losses", groups, series.losses, "iteration", **iterations)
-        labels = "iteration", "per image"
-        yield from series.charts("Exchange", groups, series.exchange_counts, *labels, **iterations)
-        options = {**iterations, **_UNIT}
-        yield from series.charts(
-            "Trust", groups, series.exchange_scores, "iteration", "score or share", **options
-        )
-        labels = "iteration", "percent"
-        yield from series.charts("Evaluations", groups, series.progress, *labels, **iterations)
+        for title, curves_of, ylabel, y_range in (
+            ("Losses", series.losses, "", None),
+            ("Exchange", series.exchange_counts, "per image", None),
+            ("Trust", series.exchange_scores, "score or share", (0, 1)),
+            ("Evaluations", series.progress, "percent", None),
+        ):
+            options = {"marks": marks, "y_range": y_range}
+            yield from series.charts(title, groups, curves_of, "iteration", ylabel, **options)
 
     charts = _guarded(lambda: [grid(*build(), large=True)])
     if "<svg" in charts:
@@ -126,36 +123,33 @@ def _results(dataset: str, groups: series.Groups) -> Iterator[Html]:
 def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
     def of(kind: str, read: Callable, title: str, *labels: str, **options) -> list[Html]:
         curves_of = series.of_evaluation(dataset, kind, read)
-        return series.charts(title, groups, curves_of, *labels, **{**_UNIT, **options})
+        return series.charts(title, groups, curves_of, *labels, y_range=(0, 1), **options)
 
+    evaluations = series.evaluations_of(dataset, groups)
     threshold = [
-        Mark("suggested threshold", run.evaluations[dataset].metrics["mistakes"]["threshold"])
-        for runs in groups.values()
-        for run in runs
-        if len(groups) == 1 and "mistakes" in run.evaluations[dataset].metrics
+        Mark("suggested threshold", e.metrics["mistakes"]["threshold"])
+        for e in (next(iter(evaluations.values())) if len(groups) == 1 else ())
+        if "mistakes" in e.metrics
     ][:1]
     yield from of("mistakes", series.score_rates, "At each score", "score", marks=threshold)
+    kind, title = "false_positives", "Recall against background"
     labels = "background proposals per image", "recall"
-    by_background = series.recall_by_false_positives
-    yield from of(
-        "false_positives", by_background, "Recall against background", *labels, log_x=True
-    )
+    yield from of(kind, series.recall_by_false_positives, title, *labels, log_x=True)
     labels = "proposals per image", "recall"
     yield from of("recall", series.recall_by_number, "Recall", *labels, log_x=True)
     yield from of("recall", series.recall_by_iou, "Recall by IoU", "IoU", "recall")
-    labels = "recall", "precision"
-    by_recall = series.precision_by_recall
-    yield from of("precision_recall", by_recall, "Precision, IoU 0.5", *labels)
+    kind, title = "precision_recall", "Precision, IoU 0.5"
+    yield from of(kind, series.precision_by_recall, title, "recall", "precision")
 
 
 def _mistakes(dataset: str, groups: series.Groups) -> Iterator[Html]:
     yield paragraph("Each run at its own suggested threshold; IoU 0.5.", class_="soft")
     yield tables.kinds_table(dataset, groups)
     for name, runs in groups.items():
-        if runs[0].evaluations.get(dataset) and "mistakes" in runs[0].evaluations[dataset].curves:
-            matrix = tables.confusions(runs[0].evaluations[dataset])
-            of_run = f" of {name}" if len(groups) > 1 else ""
-            yield details(f"Confusions{of_run}", matrix) if of_run else matrix
+        evaluation = runs[0].evaluations.get(dataset)
+        if evaluation and "mistakes" in evaluation.curves:
+            matrix = tables.confusions(evaluation)
+            yield details(f"Confusions of {name}", matrix) if len(groups) > 1 else matrix
 
 
 def _pictures(run: RunFolder) -> Iterator[Html]:

@@ -13,12 +13,21 @@ import numpy as np
 from ...utils.charts import Line, Mark, line_chart
 from ...utils.page import Html
 from ..comparison import interval
-from .folder import RunFolder
+from .folder import Evaluation, RunFolder
 
 Groups = Mapping[str, Sequence[RunFolder]]
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # name -> x and y
+TEST = " (test images)"
 
 MAX_CLASSES = 6  # whose precision is drawn, the worst
+
+
+def evaluations_of(dataset: str, groups: Groups) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each group's runs, of those that have one of the dataset."""
+    return {
+        name: [run.evaluations[dataset] for run in runs if dataset in run.evaluations]
+        for name, runs in groups.items()
+    }
 
 
 def charts(
@@ -64,9 +73,6 @@ def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndar
     return (x[kept], y[kept]) if kept.any() else (np.zeros(1), np.full(1, np.nan))
 
 
-TEST = " (test images)"
-
-
 def losses(run: RunFolder) -> Curves:
     """Return each loss of the training and, where it was measured, of the test set."""
     curves = {}
@@ -83,27 +89,23 @@ def losses(run: RunFolder) -> Curves:
 
 def exchange_counts(run: RunFolder) -> Curves:
     """Return how many anchors per image the networks give each other."""
-    return _of_history(
-        run,
-        {
-            "nrpn/false_positives": "mined false positives",
-            "nrpn/hard_negatives": "hard negatives from the nRPN",
-        },
-    )
+    names = {
+        "nrpn/false_positives": "mined false positives",
+        "nrpn/hard_negatives": "hard negatives from the nRPN",
+    }
+    return _of_history(run, names)
 
 
 def exchange_scores(run: RunFolder) -> Curves:
     """Return how sure the networks are of what they give each other."""
-    return _of_history(
-        run,
-        {
-            "nrpn/rpn_score_on_fp": "RPN's score of false positives",
-            "nrpn/score_on_fp": "nRPN's score of them",
-            "nrpn/rpn_score_on_hard": "RPN's score of hard negatives",
-            "nrpn/believed": "share that the RPN believes",
-            "nrpn/ap": "AP of the nRPN's ranking",
-        },
-    )
+    names = {
+        "nrpn/rpn_score_on_fp": "RPN's score of false positives",
+        "nrpn/score_on_fp": "nRPN's score of them",
+        "nrpn/rpn_score_on_hard": "RPN's score of hard negatives",
+        "nrpn/believed": "share that the RPN believes",
+        "nrpn/ap": "AP of the nRPN's ranking",
+    }
+    return _of_history(run, names)
 
 
 def _of_history(run: RunFolder, names: Mapping[str, str]) -> Curves:

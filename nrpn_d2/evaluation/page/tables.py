@@ -1,5 +1,6 @@
 """The tables of runs: a column per run or group of seeds, and the differences to the first."""
 
+import itertools
 import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 from ...utils.page import Cell, Html, details, element, number, paragraph, table
 from ..comparison import comparison_rows, interval
 from .folder import Evaluation
-from .series import Groups
+from .series import Groups, evaluations_of
 
 MATRIX_CLASSES = 20  # with more, confusions are a list
 MAX_CONFUSIONS = 50
@@ -30,33 +31,27 @@ def compared(header: Sequence[str], rows: Rows, groups: Groups) -> Html:
     differences = [f"{name} − {first}" for name in others] if others else []
     body = []
     for title, by_group in rows.items():
-        means = {name: _mean(by_group.get(name, ()), len(runs)) for name, runs in groups.items()}
-        cells = [Cell(_text(*means[name]), means[name][0]) for name in groups]
+        means, cells = {}, []
+        for name, runs in groups.items():
+            values = by_group.get(name, ())
+            mean, half = interval(values if len(values) == len(runs) else ())
+            margin = "" if math.isnan(half) else f" ± {half:.2g}"
+            cells.append(_cell(mean, f"{number(mean)}{margin}"))
+            means[name] = mean
         for name in others:
-            value = means[name][0] - means[first][0]
-            cells.append(Cell("n/a" if math.isnan(value) else f"{value:+.3g}", value))
-        body.append([*title, *(_without_nan(cell) for cell in cells)])
+            difference = means[name] - means[first]
+            cells.append(_cell(difference, f"{difference:+.3g}"))
+        body.append([*title, *cells])
     return table([*header, *names, *differences], body)
 
 
-def _mean(values: Sequence[float], count: int) -> tuple[float, float]:
-    return interval(values) if len(values) == count else (math.nan, math.nan)
-
-
-def _text(mean: float, half: float) -> str:
-    return f"{number(mean)}" + ("" if math.isnan(half) else f" ± {half:.2g}")
-
-
-def _without_nan(cell: Cell) -> Cell:
-    return cell._replace(value=None) if math.isnan(cell.value) else cell
+def _cell(value: float, text: str) -> Cell:
+    return Cell("n/a") if math.isnan(value) else Cell(text, value)
 
 
 def results_table(dataset: str, groups: Groups) -> Html:
-    columns = {
-        name: [run.evaluations[dataset].metrics for run in runs if dataset in run.evaluations]
-        for name, runs in groups.items()
-    }
-    rows = comparison_rows(columns)
+    evaluations = evaluations_of(dataset, groups)
+    rows = comparison_rows({name: [e.metrics for e in es] for name, es in evaluations.items()})
     first = sorted(rows, key=lambda row: (row[1].isdigit(), not row[0].startswith("mAP")))
     return _by_budget("metric", {row: rows[row] for row in first}, groups)
 
@@ -83,26 +78,14 @@ def kinds_table(dataset: str, groups: Groups) -> Html:
 
 
 def _of_task(dataset: str, groups: Groups, task: str, key: str) -> dict[str, list[float]]:
-    found = {
-        name: [
-            run.evaluations[dataset].metrics.get(task, {}).get(key)
-            for run in runs
-            if dataset in run.evaluations
-        ]
-        for name, runs in groups.items()
-    }
-    return {name: [x for x in values if x is not None] for name, values in found.items()}
+    evaluations = evaluations_of(dataset, groups)
+    return {name: [e.get(task, key) for e in es] for name, es in evaluations.items()}
 
 
 def proposals_table(dataset: str, groups: Groups) -> Html:
     """Return what the best proposals are, in percent."""
-    budgets = dict.fromkeys(
-        budget
-        for runs in groups.values()
-        for run in runs
-        if dataset in run.evaluations
-        for budget in run.evaluations[dataset].curves.get("errors", {})
-    )
+    evaluations = itertools.chain(*evaluations_of(dataset, groups).values())
+    budgets = dict.fromkeys(budget for e in evaluations for budget in e.curves.get("errors", {}))
     kinds = ("hit", "duplicate", "localisation", "background")
     rows = {
         (kind, budget): _of_task(dataset, groups, "proposal_errors", f"{kind}@{budget}")
@@ -134,16 +117,15 @@ def classes_table(dataset: str, groups: Groups) -> Html:
     rows = [
         [
             *(name, count),
-            *(_percent(evaluation, task, key + name) for task, key in columns.values()),
-            evaluation.metrics.get("mistakes", {}).get(f"threshold-{name}"),
+            *(_percent(evaluation.get(task, key + name)) for task, key in columns.values()),
+            evaluation.get("mistakes", f"threshold-{name}"),
         ]
         for name, count in objects.items()
     ]
     return table(["class", "objects", *columns, "own best threshold"], rows)
 
 
-def _percent(evaluation: Evaluation, task: str, key: str) -> Any:
-    value = evaluation.metrics.get(task, {}).get(key, math.nan)
+def _percent(value: float) -> Cell:
     return Cell(value, shade=None if math.isnan(value) else value / 100)
 
 
@@ -152,18 +134,11 @@ def confusions(evaluation: Evaluation) -> Html:
     curve = evaluation.curves["mistakes"]
     names = [*curve["objects"]]
     counts = {(true, predicted): count for true, predicted, count in curve["confusions"]}
-    background = len(names)
     if len(names) <= MATRIX_CLASSES:
         return _matrix(names, counts)
     wrong = sorted(((n, *pair) for pair, n in counts.items() if pair[0] != pair[1]), reverse=True)
-    rows = [
-        [
-            names[true] if true < background else "background",
-            names[predicted] if predicted < background else "missed",
-            count,
-        ]
-        for count, true, predicted in wrong[:MAX_CONFUSIONS]
-    ]
+    objects, detected = [*names, "background"], [*names, "missed"]
+    rows = [(objects[true], detected[found], n) for n, true, found in wrong[:MAX_CONFUSIONS]]
     return table(["object", "detected as", "number"], rows)
 
 

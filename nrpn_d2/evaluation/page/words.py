@@ -1,15 +1,15 @@
 """The first screen: how good the networks are, at what, where they fail, which threshold to use."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ...utils.page import Html, element, markup, number, paragraph, tiles
+from ..comparison import interval
 from .folder import Evaluation, RunFolder
-from .series import Groups
+from .series import Groups, evaluations_of
 from .tables import KIND_WORDS
 
-Metrics = Mapping[str, Mapping[str, float]]
 _CONFIDENT = ("proposal_errors", "background>0.7")
 # What runs are compared by: title, task, metric, and whether more is better
 HEADLINES = (
@@ -33,18 +33,14 @@ def state_of(run: RunFolder) -> str:
     return f"Unfinished: {run.last + 1} of {total} iterations"
 
 
-def get(evaluation: Evaluation, task: str, key: str) -> float:
-    return evaluation.metrics.get(task, {}).get(key, math.nan)
-
-
 def run_tiles(run: RunFolder, dataset: str) -> Html:
     e = run.evaluations[dataset]
     items = [
-        (get(e, "bbox", "AP50"), "mAP of the detector", "IoU 0.5, in percent"),
-        (get(e, "box_proposals", "R50"), "recall of the RPN", "IoU 0.5, in percent"),
-        (get(e, "box_proposals", "AR"), "average recall", "of the RPN, IoU 0.5 to 0.95"),
-        (get(e, *_CONFIDENT), "confident background", "proposals per image, score > 0.7"),
-        (get(e, "mistakes", "threshold"), "score threshold to use", "where F1 is largest"),
+        (e.get("bbox", "AP50"), "mAP of the detector", "IoU 0.5, in percent"),
+        (e.get("box_proposals", "R50"), "recall of the RPN", "IoU 0.5, in percent"),
+        (e.get("box_proposals", "AR"), "average recall", "of the RPN, IoU 0.5 to 0.95"),
+        (e.get(*_CONFIDENT), "confident background", "proposals per image, score > 0.7"),
+        (e.get("mistakes", "threshold"), "score threshold to use", "where F1 is largest"),
     ]
     return tiles((number(v), label, words) for v, label, words in items if not math.isnan(v))
 
@@ -61,29 +57,29 @@ def _how_good(e: Evaluation, dataset: str) -> Iterator[Html]:
     curve = e.curves.get("mistakes", {})
     objects = sum(curve.get("objects", {}).values())
     data = f"{dataset} ({curve.get('images', '?')} images, {objects} objects)"
-    precision, recall = get(e, "mistakes", "precision"), get(e, "mistakes", "recall")
+    precision, recall = e.get("mistakes", "precision"), e.get("mistakes", "recall")
     classes = _by_class(e, "bbox", "AP50")
     if classes:
         best, worst = max(classes, key=classes.get), min(classes, key=classes.get)
-        text = f"The detector reaches mAP {number(get(e, 'bbox', 'AP50'))} at IoU 0.5 on {data}"
+        text = f"The detector reaches mAP {number(e.get('bbox', 'AP50'))} at IoU 0.5 on {data}"
         differ = len(classes) > 1
         ends = f", best at {best} ({number(classes[best])}), worst at {worst} "
         yield _say("How good", text + (f"{ends}({number(classes[worst])})." if differ else "."))
     else:
         text = f"On {data}, the proposals have an average recall of "
-        yield _say("How good", f"{text}{number(get(e, 'box_proposals', 'AR'))}.")
+        yield _say("How good", f"{text}{number(e.get('box_proposals', 'AR'))}.")
     if not math.isnan(precision):
         detections = "detections" if classes else "proposals"
         yield _say(
             "Threshold",
             f"Keep {detections} with a score of at least ",
-            element("b", f"{get(e, 'mistakes', 'threshold'):.2f}"),
+            element("b", f"{e.get('mistakes', 'threshold'):.2f}"),
             f": {precision:.0f} % of them are right, and {recall:.0f} % of the objects are found.",
         )
 
 
 def _where_it_fails(e: Evaluation) -> Iterator[Html]:
-    kinds = {kind: get(e, "mistakes", kind) for kind in KIND_WORDS}
+    kinds = {kind: e.get("mistakes", kind) for kind in KIND_WORDS}
     if "bbox" not in e.metrics:
         kinds.pop("duplicate")
     total = sum(kinds.values())
@@ -110,7 +106,7 @@ def _where_it_fails(e: Evaluation) -> Iterator[Html]:
 
 
 def _networks(e: Evaluation, run: RunFolder) -> Iterator[Html]:
-    proposed, detected = get(e, "box_proposals", "R50"), get(e, "mistakes", "recall")
+    proposed, detected = e.get("box_proposals", "R50"), e.get("mistakes", "recall")
     text = ""
     if "bbox" in e.metrics and not math.isnan(proposed - detected):
         rpn, head = 100 - proposed, proposed - detected
@@ -119,7 +115,7 @@ def _networks(e: Evaluation, run: RunFolder) -> Iterator[Html]:
             f"{number(detected)} % at the threshold: "
         )
         text += "more is lost by the " + ("detector's head." if head > rpn else "RPN.")
-    background = get(e, *_CONFIDENT)
+    background = e.get(*_CONFIDENT)
     if not math.isnan(background):
         text += f" The RPN is confident (score > 0.7) of {number(background)} background proposals "
         text += "per image."
@@ -133,11 +129,11 @@ def _networks(e: Evaluation, run: RunFolder) -> Iterator[Html]:
 
 
 def _by_class(e: Evaluation, task: str, metric: str) -> dict[str, float]:
-    found = {}
-    for key, value in e.metrics.get(task, {}).items():
-        if key.startswith(f"{metric}-") and not math.isnan(value):
-            found[key.removeprefix(f"{metric}-")] = value
-    return found
+    return {
+        key.removeprefix(f"{metric}-"): value
+        for key, value in e.metrics.get(task, {}).items()
+        if key.startswith(f"{metric}-") and not math.isnan(value)
+    }
 
 
 def _say(about: str, *content: Any) -> Html:
@@ -146,21 +142,20 @@ def _say(about: str, *content: Any) -> Html:
 
 def comparison_words(dataset: str, groups: Groups) -> Iterator[Html]:
     """Yield tiles with the best group of each headline, and sentences with the thresholds."""
-    items = []
+    evaluations, items = evaluations_of(dataset, groups), []
     for title, task, metric, more in HEADLINES:
         means = {}
-        for name, runs in groups.items():
-            found = [run.evaluations[dataset] for run in runs if dataset in run.evaluations]
-            values = [get(e, task, metric) for e in found]
-            if values and not any(map(math.isnan, values)):
-                means[name] = sum(values) / len(values)
+        for name, of_group in evaluations.items():
+            mean, _ = interval([e.get(task, metric) for e in of_group])
+            if not math.isnan(mean):
+                means[name] = mean
         if len(means) > 1:
             best = (max if more else min)(means, key=means.get)
             others = ", ".join(f"{name} {number(means[name])}" for name in means if name != best)
             items.append((number(means[best]), title, f"best: {best}; {others}"))
     yield tiles(items)
     thresholds = {
-        name: get(runs[0].evaluations[dataset], "mistakes", "threshold")
+        name: runs[0].evaluations[dataset].get("mistakes", "threshold")
         for name, runs in groups.items()
         if dataset in runs[0].evaluations
     }
