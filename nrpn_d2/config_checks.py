@@ -119,13 +119,11 @@ def check_false_positive_iou(cfg: CfgNode) -> None:
 
     The proposal of a background anchor may have any IoU.
     """
-    fp_iou, background_iou = cfg.MODEL.NRPN.FP_IOU, cfg.MODEL.RPN.IOU_THRESHOLDS[0]
-    if cfg.MODEL.NRPN.FP_BY == "anchor" and fp_iou > background_iou:
-        raise ValueError(
-            f"MODEL.NRPN.FP_IOU is {fp_iou}, above MODEL.RPN.IOU_THRESHOLDS[0] {background_iou}: "
-            "false positives are background anchors, whose IoU is below the latter; lower FP_IOU, "
-            "or raise IOU_THRESHOLDS"
-        )
+    fp_iou, limit = cfg.MODEL.NRPN.FP_IOU, cfg.MODEL.RPN.IOU_THRESHOLDS[0]
+    if cfg.MODEL.NRPN.FP_BY == "anchor" and fp_iou > limit:
+        message = f"MODEL.NRPN.FP_IOU is {fp_iou}, above MODEL.RPN.IOU_THRESHOLDS[0] {limit}: false"
+        message += " positives are background anchors, whose IoU is below the latter; lower FP_IOU"
+        raise ValueError(f"{message}, or raise IOU_THRESHOLDS")
 
 
 def check_rpn(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
@@ -135,15 +133,12 @@ def check_rpn(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
         input_shape: the backbone's feature maps by name.
     """
     _check(cfg, _RPN_RULES)
-    rule = Rule(
-        lambda v: len(v) and set(v) <= set(input_shape),
-        f"names of the backbone's feature maps: {', '.join(input_shape)}",
-    )
+    known = f"names of the backbone's feature maps: {', '.join(input_shape)}"
+    rule = Rule(lambda v: len(v) and set(v) <= set(input_shape), known)
     keys = ["MODEL.RPN.IN_FEATURES"]
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         keys.append("MODEL.ROI_HEADS.IN_FEATURES")
-    _check(cfg, dict.fromkeys(keys, rule))
-    _check(cfg, {"MODEL.ANCHOR_GENERATOR.NAME": _UPRIGHT})
+    _check(cfg, dict.fromkeys(keys, rule) | {"MODEL.ANCHOR_GENERATOR.NAME": _UPRIGHT})
     maps = len(cfg.MODEL.RPN.IN_FEATURES)
     per_map = Rule(lambda v: len(v) in (1, maps), f"a list of 1 or, for each feature map, {maps}")
     _check(cfg, {f"MODEL.ANCHOR_GENERATOR.{key}": per_map for key in ("SIZES", "ASPECT_RATIOS")})
@@ -159,10 +154,8 @@ def registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
 def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
     """Check that each of the RPN's two losses has a weight."""
     if loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
-        raise ValueError(
-            f"loss_weight has weights for {sorted(loss_weight)}; it needs one for each of "
-            "loss_rpn_cls and loss_rpn_loc"
-        )
+        message = f"loss_weight has weights for {sorted(loss_weight)}"
+        raise ValueError(f"{message}; it needs one for each of loss_rpn_cls and loss_rpn_loc")
 
 
 def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
@@ -178,23 +171,18 @@ def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
 def _check_vgg(cfg: CfgNode) -> None:
     vgg = cfg.MODEL.VGG
     if len(vgg.DEPTHS) != len(vgg.WIDTHS):
-        raise ValueError(
-            f"MODEL.VGG.DEPTHS {vgg.DEPTHS} and MODEL.VGG.WIDTHS {vgg.WIDTHS} must name the same "
-            "number of stages"
-        )
+        message = f"MODEL.VGG.DEPTHS {vgg.DEPTHS} and MODEL.VGG.WIDTHS {vgg.WIDTHS}"
+        raise ValueError(f"{message} must name the same number of stages")
     for width in vgg.WIDTHS:
         try:
             get_norm(vgg.NORM, width)
         except KeyError:
-            raise ValueError(
-                f"MODEL.VGG.NORM is {vgg.NORM!r}, which the installed Detectron2's get_norm lacks; "
-                'it must be a name such as "BN", "FrozenBN", "SyncBN" or "GN", or empty'
-            ) from None
+            message = f"MODEL.VGG.NORM is {vgg.NORM!r}, which this Detectron2's get_norm lacks; it"
+            message += ' must be a name such as "BN", "FrozenBN", "SyncBN" or "GN", or empty'
+            raise ValueError(message) from None
         except ValueError as error:  # GN: groups of channels
-            raise ValueError(
-                f"MODEL.VGG.NORM {vgg.NORM!r} does not go with a width of {width} in "
-                f"MODEL.VGG.WIDTHS: {error}"
-            ) from None
+            message = f"MODEL.VGG.NORM {vgg.NORM!r} does not go with a width of {width} in"
+            raise ValueError(f"{message} MODEL.VGG.WIDTHS: {error}") from None
 
 
 def _check(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:

@@ -213,19 +213,17 @@ class NRPNCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         names = {name for name, _ in self.model.named_parameters()}
         if names and names <= set(incompatible.missing_keys):
-            raise CheckpointError(
-                f"{self._file}: no parameter of the model matches by name and shape. The file "
-                "belongs to another architecture, or to another MODEL.BACKBONE.NAME"
-            )
+            message = f"{self._file}: no parameter of the model matches by name and shape. The file"
+            message += " belongs to another architecture, or to another MODEL.BACKBONE.NAME"
+            raise CheckpointError(message)
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         problems = differences(incompatible)
         if self.resumes and problems:
-            raise CheckpointError(
-                f"{self._file} was written by a run of another model, so it cannot be resumed with "
-                f"this config; take that run's, or another OUTPUT_DIR:\n  " + "\n  ".join(problems)
-            )
+            message = f"{self._file} was written by a run of another model, so it cannot be resumed"
+            message += " with this config; take that run's, or another OUTPUT_DIR:"
+            raise CheckpointError("\n  ".join([message, *problems]))
         super()._log_incompatible_keys(incompatible)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:

@@ -66,10 +66,8 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
         ValueError: for an unknown ``kind``, or one for anything but an ImageNet VGG.
     """
     if kind and (kind not in KINDS or not is_imagenet_vgg(checkpoint["model"])):
-        raise ValueError(
-            f"{path}?pixels={kind}: the pixels of an ImageNet VGG may be {', '.join(KINDS)}; "
-            "those of other weights cannot be chosen"
-        )
+        message = f"{path}?pixels={kind}: the pixels of an ImageNet VGG may be {', '.join(KINDS)}"
+        raise ValueError(f"{message}; those of other weights cannot be chosen")
     if "pixels" in checkpoint:
         saved = checkpoint["pixels"]
         return Pixels(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))

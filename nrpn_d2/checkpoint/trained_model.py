@@ -26,8 +26,7 @@ class _CompleteCheckpointer(NRPNCheckpointer):
             spare += ("proposal_generator.",)
         problems = [p for p in differences(incompatible) if not p.startswith(spare)]
         if problems:
-            listed = "\n  ".join(problems)
-            raise ValueError(f"MODEL.WEIGHTS and the config do not fit:\n  {listed}")
+            raise ValueError("\n  ".join(["MODEL.WEIGHTS and the config do not fit:", *problems]))
         if any(name.startswith(NRPN_PREFIX) for name in incompatible.missing_keys):
             self.model.proposal_generator.negative_rpn = None
 
@@ -46,10 +45,7 @@ def load_weights(cfg: CfgNode, model: nn.Module) -> None:
 
 
 def load_model(cfg: CfgNode) -> nn.Module:
-    """Return the model of the config in evaluation mode, with its trained weights.
-
-    Raises: see :func:`load_weights`.
-    """
+    """Return the model of the config in evaluation mode; for its weights see load_weights."""
     model = build_model(cfg)
     load_weights(cfg, model)
     return model.eval()
@@ -63,7 +59,6 @@ def of_run(folder: str) -> tuple[str, str]:
     """
     config, weights = os.path.join(folder, "config.yaml"), last_checkpoint(folder)
     if not os.path.isfile(config) or not weights:
-        raise ValueError(
-            f"{folder} is not the OUTPUT_DIR of a training: config.yaml or a checkpoint is missing"
-        )
+        message = f"{folder} is not the OUTPUT_DIR of a training"
+        raise ValueError(f"{message}: config.yaml or a checkpoint is missing")
     return config, weights

@@ -17,17 +17,16 @@ def take_classes(cfg: CfgNode) -> None:
     They are those of the first dataset to train on, or to evaluate on without one. With the names
     in the config, a model can name what it finds where its data are not.
     """
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        names = class_names(name)
-        if not names:
-            continue
-        if cfg.MODEL.ROI_HEADS.NUM_CLASSES == get_cfg().MODEL.ROI_HEADS.NUM_CLASSES:
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
-        if not cfg.DATASETS.VOC_CLASSES and cfg.DATASETS.OWN:
-            cfg.DATASETS.VOC_CLASSES = names
-        for other in filter(_is_background, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
-            MetadataCatalog.get(other).thing_classes = names
+    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    names = next(filter(None, map(class_names, datasets)), None)
+    if names is None:
         return
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES == get_cfg().MODEL.ROI_HEADS.NUM_CLASSES:
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
+    if not cfg.DATASETS.VOC_CLASSES and cfg.DATASETS.OWN:
+        cfg.DATASETS.VOC_CLASSES = names
+    for name in filter(_is_background, datasets):
+        MetadataCatalog.get(name).thing_classes = names
 
 
 def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
@@ -43,10 +42,8 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
         for name in cfg.DATASETS[key]:
             check_registered(name, f"DATASETS.{key}")
             if key == "TRAIN" and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _is_background(name):
-                raise DatasetError(
-                    "DATALOADER.FILTER_EMPTY_ANNOTATIONS is True, which leaves out images without "
-                    f"objects, all of {name!r}; set it to False"
-                )
+                message = "DATALOADER.FILTER_EMPTY_ANNOTATIONS is True, which leaves out images"
+                raise DatasetError(f"{message} without objects, all of {name!r}; set it to False")
             if class_names(name):
                 left_out_classes(cfg.DATASETS.LEFT_OUT, class_names(name), name)
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":

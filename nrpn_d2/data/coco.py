@@ -27,11 +27,7 @@ from .reading import (
 )
 
 _REMEDY = "correct the file"
-
-
-class _Category(NamedTuple):
-    number: int
-    num_keypoints: int | None  # None: the file does not say
+_Categories = dict[int, tuple[int, dict[str, Any]]]  # id -> class number, category
 
 
 class _Task(NamedTuple):
@@ -74,11 +70,8 @@ def read_coco(path: str, root: str, on_error: str = "error") -> list[dict[str, A
     content = _load(path)
     categories = _categories(path, content)
     tasks, faults = _tasks(path, content)
-    by_id = {
-        category["id"]: _Category(number, num_keypoints(category))
-        for number, category in enumerate(categories)
-    }
-    read_one = functools.partial(_read_image, path, root, by_id)
+    numbered = {category["id"]: (n, category) for n, category in enumerate(categories)}
+    read_one = functools.partial(_read_image, path, root, numbered)
     return read_records(read_one, tasks, path, on_error, faults)
 
 
@@ -140,7 +133,7 @@ def _tasks(path: str, content: dict[str, list]) -> tuple[list[_Task], list[Datas
     return list(by_id.values()), faults
 
 
-def _read_image(path: str, root: str, categories: dict[int, _Category], task: _Task) -> ReadImage:
+def _read_image(path: str, root: str, categories: _Categories, task: _Task) -> ReadImage:
     where, name = f"{path}: images[{task.index}]", task.image.get("file_name")
     if not isinstance(name, str) or not stays_inside(name.removeprefix("./")):
         message = f"{where}: file_name {show(name)} is not the name of a file below {root}"
@@ -172,10 +165,7 @@ def _annotated_size(image: dict[str, Any], header: ImageHeader, where: str) -> t
 
 
 def _read_object(
-    annotation: dict[str, Any],
-    size: tuple[int, int],
-    header: ImageHeader,
-    categories: dict[int, _Category],
+    annotation: dict[str, Any], size: tuple[int, int], header: ImageHeader, categories: _Categories
 ) -> dict[str, Any]:
     category_id = annotation.get("category_id")
     if not _is_int(category_id) or category_id not in categories:
@@ -185,20 +175,20 @@ def _read_object(
     if crowd not in (0, 1):
         raise DatasetError(f"iscrowd is {show(crowd)}; make it 0 or 1", "bad number")
     box = _read_box(annotation.get("bbox"), size)
-    category = categories[category_id]
+    number, category = categories[category_id]
     extras: dict[str, Any] = {}
     # A crowd is ignored, whatever its shape; many exports write empty lists for "none"
     if annotation.get("segmentation") and not crowd:
         extras["segmentation"] = read_segmentation(annotation["segmentation"], size)
     if annotation.get("keypoints") and not crowd:
         keypoints = annotation["keypoints"]
-        extras["keypoints"] = read_keypoints(keypoints, size, category.num_keypoints)
+        extras["keypoints"] = read_keypoints(keypoints, size, num_keypoints(category))
     if size != header.oriented_size:
         if extras:
             message = f"its {' and '.join(extras)} would have to be turned with the image, by EXIF"
             raise DatasetError(f"{message}; save the image turned", "wrong size")
         box = header.rotate_box(box)
-    return {**make_annotation(box, category.number, int(crowd)), **extras}
+    return {**make_annotation(box, number, int(crowd)), **extras}
 
 
 def _read_box(bbox: Any, size: tuple[int, int]) -> Box:

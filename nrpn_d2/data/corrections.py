@@ -95,10 +95,8 @@ def _read_entry(
     elif decision == "ignore" and class_name is None:
         class_name = class_names[0]  # nothing is learned of it, whatever its class
     elif not isinstance(class_name, str) or class_name not in class_names:
-        hint = did_you_mean(str(class_name), class_names)
-        raise DatasetError(
-            f"class {show(class_name)} is none of {show(class_names)}; {hint}correct it"
-        )
+        message = f"class {show(class_name)} is none of {show(class_names)}; "
+        raise DatasetError(f"{message}{did_you_mean(str(class_name), class_names)}correct it")
     return Addition(record, clipped, class_name, decision == "ignore", where)
 
 

@@ -186,11 +186,9 @@ def assign_proposals(
         outside = ((centre < 0) | (centre > size)).any(axis=1)
         if outside.any():
             k = int(np.argmax(outside))
-            raise ValueError(
-                f"{origin}: image {image_id!r} is {size[0]} x {size[1]} pixels in dataset "
-                f"'{dataset_name}', proposal {k} is {of_image.boxes[k].tolist()}; it is a file of "
-                "another dataset, or of resized images"
-            )
+            message = f"{origin}: image {image_id!r} is {size[0]} x {size[1]} pixels in dataset "
+            message += f"'{dataset_name}', proposal {k} is {of_image.boxes[k].tolist()}"
+            raise ValueError(f"{message}; it is a file of another dataset, or of resized images")
         if record["image_id"] in assigned:
             raise ValueError(f"{origin}: image {image_id!r} occurs as text and as a number")
         assigned[record["image_id"]] = of_image

@@ -76,10 +76,8 @@ class TorchvisionBackbone(Backbone):
         layers, shapes = trunk_layers(net), layer_shapes(net)
         last = {f"stride{shape.stride}": i for i, shape in enumerate(shapes)}
         if not out_features or not set(out_features) <= set(last):
-            raise ValueError(
-                f"MODEL.TORCHVISION.OUT_FEATURES is {list(out_features)}; the feature maps of "
-                f"{name} are {', '.join(last)}"
-            )
+            message = f"MODEL.TORCHVISION.OUT_FEATURES is {list(out_features)}"
+            raise ValueError(f"{message}; the feature maps of {name} are {', '.join(last)}")
         if norm not in ("FrozenBN", "BN"):
             raise ValueError(f"MODEL.TORCHVISION.NORM {norm!r} is neither 'FrozenBN' nor 'BN'")
         self._out_features = sorted(out_features, key=last.__getitem__)
@@ -135,15 +133,12 @@ def build_network(name: str) -> nn.Module:
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        raise ValueError(
-            f"MODEL.TORCHVISION.NAME is {name!r}; it must be one of {', '.join(names)}"
-        )
+        known = ", ".join(names)
+        raise ValueError(f"MODEL.TORCHVISION.NAME is {name!r}; it must be one of {known}")
     net = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
     if isinstance(net, _UNFIT):
-        raise ValueError(
-            f"MODEL.TORCHVISION.NAME {name!r} has no feature maps at several strides for images of "
-            "any size; take a convolutional network or a Swin Transformer"
-        )
+        message = f"MODEL.TORCHVISION.NAME {name!r} has no feature maps at several strides for"
+        raise ValueError(f"{message} images of any size; take a CNN or a Swin Transformer")
     return net
 
 
@@ -218,12 +213,10 @@ def build_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     Raises:
         ValueError: for a network whose feature maps do not fit over one another.
     """
-    bottom_up = build_torchvision_backbone(cfg, input_shape)
+    bottom_up, name = build_torchvision_backbone(cfg, input_shape), cfg.MODEL.TORCHVISION.NAME
     if not bottom_up.has_exact_strides:
-        raise ValueError(
-            f"MODEL.TORCHVISION.NAME {cfg.MODEL.TORCHVISION.NAME!r} has layers without padding, so "
-            "that its feature maps do not fit over one another; an FPN needs another network"
-        )
+        message = f"MODEL.TORCHVISION.NAME {name!r} has layers without padding, so that its feature"
+        raise ValueError(f"{message} maps do not fit over one another; take another for an FPN")
     top_block = LastLevelMaxPool()
     last = bottom_up.output_shape()[cfg.MODEL.FPN.IN_FEATURES[-1]].stride
     top_block.in_feature = f"p{int(math.log2(last))}"

@@ -72,10 +72,8 @@ class VGG(Backbone):
             self._out_feature_channels[stage] = width
         unknown = set(self._out_features) - set(self._stages)
         if unknown:
-            raise ValueError(
-                f"MODEL.VGG.OUT_FEATURES names {sorted(unknown)}; the stages are "
-                f"{list(self._stages)}"
-            )
+            message = f"MODEL.VGG.OUT_FEATURES names {sorted(unknown)}"
+            raise ValueError(f"{message}; the stages are {list(self._stages)}")
 
     @property
     def size_divisibility(self) -> int:

@@ -43,20 +43,15 @@ def check_boxes(boxes: np.ndarray, scores: np.ndarray, origin: str) -> None:
         ValueError: starts with ``origin`` and names the first wrong box.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(
-            f"{origin}: expected boxes (M, 4) and scores (M,), got {boxes.shape} and {scores.shape}"
-        )
+        shapes = f"{boxes.shape} and {scores.shape}"
+        raise ValueError(f"{origin}: expected boxes (M, 4) and scores (M,), got {shapes}")
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         m = int(np.argmin(finite))
-        raise ValueError(
-            f"{origin}: box {m} is {boxes[m].tolist()} with score {scores[m]}; "
-            "a NaN or infinity usually means that training diverged"
-        )
+        message = f"{origin}: box {m} is {boxes[m].tolist()} with score {scores[m]}"
+        raise ValueError(f"{message}; a NaN or infinity usually means that training diverged")
     upright = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
     if not upright.all():
         m = int(np.argmin(upright))
-        raise ValueError(
-            f"{origin}: box {m} is {boxes[m].tolist()}, its width or height is negative; "
-            "boxes are x0, y0, x1, y1"
-        )
+        message = f"{origin}: box {m} is {boxes[m].tolist()}, its width or height is negative"
+        raise ValueError(f"{message}; boxes are x0, y0, x1, y1")

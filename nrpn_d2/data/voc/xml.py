@@ -84,7 +84,11 @@ def parse_object(
     if len(boxes) != 1:
         raise DatasetError(f"it has {len(boxes)} <bndbox> instead of one; correct it", "bad box")
     box = [_number(boxes[0], edge) for edge in _EDGES]
-    return VOCObject(class_ids[name], _pixel_box(box, size), _difficult(element))
+    box = _pixel_box(box, size)
+    difficult = (element.findtext("difficult") or "").strip() or "0"
+    if difficult not in ("0", "1"):
+        raise DatasetError(f"<difficult> is {show(difficult)}; make it 0 or 1", "bad number")
+    return VOCObject(class_ids[name], box, int(difficult))
 
 
 def object_name(element: Element) -> str:
@@ -114,13 +118,6 @@ def _pixel_box(box: list[float], size: tuple[float, float]) -> Box:
         raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
     zero_based = (xmin - 1, ymin - 1, xmax, ymax)
     return clip_box(zero_based, size, shown)
-
-
-def _difficult(element: Element) -> int:
-    text = (element.findtext("difficult") or "0").strip() or "0"
-    if text not in ("0", "1"):
-        raise DatasetError(f"<difficult> is {show(text)}; make it 0 or 1", "bad number")
-    return int(text)
 
 
 def _unknown_class(name: str, class_ids: dict[str, int]) -> str:
