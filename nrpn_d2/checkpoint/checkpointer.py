@@ -133,11 +133,7 @@ def last_checkpoint(folder: str) -> str | None:
 
 
 def differences(incompatible: _IncompatibleKeys) -> list[str]:
-    """List what a checkpoint and a model do not have in common, a line each.
-
-    Args:
-        incompatible: what ``DetectionCheckpointer._load_model`` returns.
-    """
+    """List what a checkpoint and a model do not have in common, a line each."""
     problems = dict.fromkeys(incompatible.missing_keys, "not in the checkpoint")
     problems |= dict.fromkeys(incompatible.unexpected_keys, "not in the model")
     for name, saved, own in incompatible.incorrect_shapes:  # missing, too, to torch

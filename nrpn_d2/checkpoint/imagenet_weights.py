@@ -65,11 +65,7 @@ PathManager.register_handler(TorchvisionHandler())
 
 
 def torchvision_entry(path: str) -> WeightsEnum:
-    """Return what ``torchvision://NAME`` stands for: the network's best weights, but for VGG-16.
-
-    Raises:
-        ValueError: if there is no such entry.
-    """
+    """Return what ``torchvision://NAME`` stands for: the network's best weights, but for VGG-16."""
     name = path[len(TorchvisionHandler.PREFIX) :]
     if name in TORCHVISION:
         return TORCHVISION[name]

@@ -26,10 +26,7 @@ NRPN_PREFIX = "proposal_generator.negative_rpn."
 
 
 def copy_backbone(state_dict: dict[str, Tensor]) -> int:
-    """Add ``backbone.*`` once more as the nRPN's own backbone, unless the state dict has one.
-
-    Args:
-        state_dict: of a ``GeneralizedRCNN`` or ``ProposalNetwork``; changed in place.
+    """Add ``backbone.*`` once more as the nRPN's own, in place, unless the state dict has one.
 
     Returns:
         The number of tensors added.

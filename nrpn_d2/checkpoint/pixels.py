@@ -53,14 +53,13 @@ KINDS["caffe"] = Pixels("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 
 
 def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels | None:
-    """Return the pixels that the weights of a checkpoint expect, if it says so.
+    """Return the pixels that the weights of a checkpoint expect; None if it does not say.
 
     Args:
         checkpoint: the content of ``path``, with "model", and "pixels" if this package saved it.
         kind: a name in ``KINDS``, for an ImageNet VGG only; "" to go by the names of its layers.
 
-    Returns:
-        The pixels, or None for a checkpoint that does not say.
+
 
     Raises:
         ValueError: for an unknown ``kind``, or one for anything but an ImageNet VGG.

@@ -20,9 +20,6 @@ def place_torchvision_weights(model: nn.Module, state_dict: dict[str, Tensor]) -
 
     The classifier, layers after the last feature map, and counters of batch normalisation are left
     out. Nothing happens without a ``TorchvisionBackbone``, or to other files.
-
-    Raises:
-        ValueError: see :func:`move_weights`.
     """
     sources = source_names(model, TorchvisionBackbone)
     if not state_dict.keys().isdisjoint(sources.values()):

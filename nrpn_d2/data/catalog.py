@@ -84,8 +84,7 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
             classes, load = SHAPES_CLASSES, functools.partial(_read_shapes, root, split)
         else:
             classes, load = VOC_CLASSES, functools.partial(_read_voc, root, split, on_error)
-        metadata = {"thing_classes": list(classes), "dirname": root, "split": split, "year": year}
-        _register(name, Dataset(load, metadata))
+        _register(name, voc_dataset(root, split, classes, on_error, year)._replace(load=load))
     if cfg is not None:
         for name, dataset in _own_datasets(cfg.DATASETS).items():
             _register(name, dataset)

@@ -208,16 +208,11 @@ def _report(
     source: str, records: list[dict[str, Any]], unlabelled: int, faults: list[DatasetError]
 ) -> None:
     annotations = [annotation for record in records for annotation in record["annotations"]]
-    logger.info(
-        "%s: %d images, %d objects (%d difficult), %d images without objects "
-        "(%d without a label file)",
-        source,
-        len(records),
-        len(annotations),
-        sum(annotation["difficult"] for annotation in annotations),
-        sum(not record["annotations"] for record in records),
-        unlabelled,
-    )
+    difficult = sum(annotation["difficult"] for annotation in annotations)
+    empty = sum(not record["annotations"] for record in records)
+    message = f"{len(records)} images, {len(annotations)} objects ({difficult} difficult), {empty} "
+    message += f"images without objects ({unlabelled} without a label file)"
+    logger.info("%s: %s", source, message)
     if records and unlabelled == len(records):
         logger.warning("%s: no image has a label file; all are background", source)
     if not faults:

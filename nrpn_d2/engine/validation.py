@@ -16,8 +16,7 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 
 from ..data.loader import NothingToLearn, build_validation_loader
-from ..utils.seeding import seed_all
-from ..utils.undisturbed import undisturbed
+from ..utils.seeding import seed_all, undisturbed
 from .train_loop import proposals_of_any_prediction, rpns_of
 
 logger = logging.getLogger(__name__)

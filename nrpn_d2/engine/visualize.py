@@ -17,7 +17,7 @@ from ..evaluation import pictures
 from ..evaluation.panels import Panel, picture_grid
 from ..evaluation.views import View, choose_images, view_image
 from ..utils.saving import atomic_open
-from ..utils.undisturbed import undisturbed
+from ..utils.seeding import undisturbed
 from .defaults import build_cfg
 
 

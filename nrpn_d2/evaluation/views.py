@@ -18,7 +18,7 @@ from ..modeling.hard_negative_rpn import HardNegativeRPN
 from ..modeling.ignored import ignored_boxes
 from ..modeling.proposal_ious import ProposalIoUs
 from ..utils.boxes import box_iou, covered_fraction
-from ..utils.undisturbed import undisturbed
+from ..utils.seeding import undisturbed
 from .proposal_errors import CROWD_FRACTION, classify_proposals
 
 

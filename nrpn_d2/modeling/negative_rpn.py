@@ -190,11 +190,7 @@ def strip_old_suffix(state_dict: dict[str, Tensor], prefix: str) -> None:
 
 
 def second_backbone(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build another backbone of the config, with the RPN's feature maps.
-
-    Raises:
-        ValueError: if the RPN's backbone is not the one that the config describes.
-    """
+    """Build another backbone of the config; the RPN's has to be the one that it describes."""
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
     for name in cfg.MODEL.RPN.IN_FEATURES:

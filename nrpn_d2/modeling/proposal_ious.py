@@ -28,13 +28,7 @@ class ProposalIoUs:
         box2box_transform: Box2BoxTransform,
         gt_instances: list[Instances],
     ):
-        """
-        Args:
-            anchors: of each level.
-            deltas: of each level, (N, Hi*Wi*A, 4).
-            box2box_transform: of the RPN.
-            gt_instances: N ``Instances`` with ``gt_boxes``.
-        """
+        """Take anchors and deltas (N, Hi*Wi*A, 4) of each level, and N ``Instances``."""
         self._anchors = anchors
         self._deltas = deltas
         self._transform = box2box_transform

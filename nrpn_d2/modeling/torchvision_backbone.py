@@ -21,10 +21,8 @@ _HEAD = (nn.AdaptiveAvgPool2d, nn.Linear, nn.Dropout)
 # No grid of features at several strides, or only for images of one size
 _UNFIT = (torchvision.models.VisionTransformer, torchvision.models.MaxVit)
 # Their second classifiers stand in the middle of the trunk, and new weights take half a minute
-_OPTIONS = {
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False},
-}
+_TRUNK_ALONE = {"aux_logits": False, "init_weights": False}
+_OPTIONS = {"googlenet": _TRUNK_ALONE, "inception_v3": _TRUNK_ALONE}
 # Their feature maps are (N, H, W, C)
 _CHANNELS_LAST = torchvision.models.SwinTransformer
 _HEIGHT, _WIDTH = 288, 480  # of the image with which strides are measured
@@ -126,11 +124,7 @@ class TorchvisionBackbone(Backbone):
 
 
 def build_network(name: str) -> nn.Module:
-    """Build a classification network of torchvision with new weights.
-
-    Raises:
-        ValueError: for an unknown name, or a network whose trunk is no sequence of feature maps.
-    """
+    """Build a classification network of torchvision with new weights, if its trunk is fit."""
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         known = ", ".join(names)

@@ -111,12 +111,6 @@ class VGGBoxHead(nn.Module):
 
     @configurable
     def __init__(self, input_shape: ShapeSpec, *, fc_dim: int, dropout: float):
-        """
-        Args:
-            input_shape: channels, height and width of a pooled region.
-            fc_dim: width of both layers.
-            dropout: probability that a unit is dropped in training.
-        """
         super().__init__()
         size = input_shape.channels * input_shape.height * input_shape.width
         self.fc6 = nn.Linear(size, fc_dim)

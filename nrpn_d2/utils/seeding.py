@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def _seed_cpu(seed: int, key: tuple[int, ...]) -> int:
@@ -42,3 +43,21 @@ def seeded(seed: int, *key: int) -> Iterator[None]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients and with random numbers of its own.
+
+    Afterwards all generators, a GPU's too, and the mode of each module are as they were: a training
+    that is evaluated in its middle goes on as if nothing had happened.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with seeded(0), torch.random.fork_rng(devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

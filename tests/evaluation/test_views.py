@@ -13,7 +13,7 @@ from nrpn_d2.evaluation import pictures
 from nrpn_d2.evaluation.views import choose_images, objectness_targets, view_image
 from nrpn_d2.modeling.ignored import set_ignored_aside
 from nrpn_d2.modeling.losses import OBJECTNESS_LOSS_REGISTRY
-from nrpn_d2.utils.undisturbed import undisturbed
+from nrpn_d2.utils.seeding import undisturbed
 
 BOXES = [[10, 12, 40, 50], [60, 20, 120, 80], [5, 60, 30, 90]]  # the last one is difficult
 

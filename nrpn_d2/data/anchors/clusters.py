@@ -49,7 +49,7 @@ def fit_shapes(shapes: Shapes, k: int, known: np.ndarray) -> np.ndarray:
 
     They are not worse than the ``known`` anchors (k, 2).
     """
-    rng = np.random.default_rng(0)
+    rng, points = np.random.default_rng(0), _to_log(shapes.sides)
 
     def start(restart: int) -> np.ndarray:
         if restart == 0:
@@ -61,9 +61,7 @@ def fit_shapes(shapes: Shapes, k: int, known: np.ndarray) -> np.ndarray:
             chosen.append(rng.choice(len(far), p=far / far.sum()))
         return _to_log(shapes.sides[chosen])
 
-    def update(
-        centres: np.ndarray, cluster: np.ndarray, points: np.ndarray, weights: np.ndarray
-    ) -> np.ndarray:
+    def update(centres: np.ndarray, cluster: np.ndarray, weights: np.ndarray) -> np.ndarray:
         means = [_means(points[:, i], weights, cluster, centres[:, i]) for i in (0, 1)]
         return np.stack(means, axis=1)
 
@@ -73,23 +71,20 @@ def fit_shapes(shapes: Shapes, k: int, known: np.ndarray) -> np.ndarray:
 
 def fit_grid(shapes: Shapes, num_sizes: int, num_ratios: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the best sizes and ratios, ascending, whose combinations are the anchors."""
-    rng = np.random.default_rng(0)
+    rng, points = np.random.default_rng(0), _to_log(shapes.sides)
     counts = (num_sizes, num_ratios)
 
     def start(restart: int) -> np.ndarray:
         axes = []
-        for values, count in zip(_to_log(shapes.sides).T, counts):
+        for values, count in zip(points.T, counts):
             place = (np.arange(count) + 0.5) / count if restart == 0 else rng.random(count)
             order = np.argsort(values)
             share = np.cumsum(shapes.weights[order]) / shapes.weights.sum()
-            axes.append(
-                values[order][np.searchsorted(share, np.sort(place)).clip(0, len(share) - 1)]
-            )
+            quantiles = np.searchsorted(share, np.sort(place)).clip(0, len(share) - 1)
+            axes.append(values[order][quantiles])
         return _grid(*axes)
 
-    def update(
-        centres: np.ndarray, cluster: np.ndarray, points: np.ndarray, weights: np.ndarray
-    ) -> np.ndarray:
+    def update(centres: np.ndarray, cluster: np.ndarray, weights: np.ndarray) -> np.ndarray:
         sizes, ratios = _axes(centres, counts)
         size_of, ratio_of = cluster // num_ratios, cluster % num_ratios
         sizes = _means(points[:, 0], weights, size_of, sizes)
@@ -105,7 +100,7 @@ def grid_shapes(sizes: np.ndarray, ratios: np.ndarray) -> np.ndarray:
 
 
 def _best_of_restarts(shapes: Shapes, start: Callable, update: Callable) -> np.ndarray:
-    points, best, best_iou = _to_log(shapes.sides), None, -1.0
+    best, best_iou = None, -1.0
     for restart in range(_RESTARTS):
         centres, before = start(restart), None
         for _ in range(_MAX_ITERATIONS):
@@ -119,7 +114,7 @@ def _best_of_restarts(shapes: Shapes, start: Callable, update: Callable) -> np.n
                 break
             # The IoU as a weight: outliers, which no cluster reaches anyway, move it less
             weights = shapes.weights * best_of_each
-            centres, before = update(centres, cluster, points, weights), cluster
+            centres, before = update(centres, cluster, weights), cluster
     return best
 
 
