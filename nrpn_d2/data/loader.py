@@ -40,15 +40,10 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
     if batch_size < 1 or batch_size % world_size:
         message = f"SOLVER.IMS_PER_BATCH is {batch_size}; it counts the images of all processes"
         raise ValueError(f"{message}, and must be a multiple of their number, {world_size}")
-    records = _load_records(
-        cfg,
-        "TRAIN",
-        cfg.DATASETS.TRAIN,
-        filter_empty=data.FILTER_EMPTY_ANNOTATIONS and not cfg.DATASETS.LEFT_OUT,
-        min_keypoints=(
-            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-        ),
-    )
+    options = {"filter_empty": data.FILTER_EMPTY_ANNOTATIONS and not cfg.DATASETS.LEFT_OUT}
+    if cfg.MODEL.KEYPOINT_ON:
+        options["min_keypoints"] = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    records = _load_records(cfg, "TRAIN", cfg.DATASETS.TRAIN, **options)
     if cfg.DATASETS.LEFT_OUT:
         records = _leave_out(records, cfg.DATASETS.LEFT_OUT, cfg.DATASETS.TRAIN)
         if data.FILTER_EMPTY_ANNOTATIONS:
@@ -105,13 +100,11 @@ def _load_records(
     if len(files) != len(datasets):
         counts = f"{len(files)} files for {len(datasets)} datasets"
         raise ValueError(f"DATASETS.PROPOSAL_FILES_{key} has {counts}; give one for each")
-    return [
-        record
-        for name in names
-        for record in add_proposals(
-            get_detection_dataset_dicts([name], **options), files[datasets.index(name)]
-        )
-    ]
+    records = []
+    for name in names:
+        of_dataset = get_detection_dataset_dicts([name], **options)
+        records += add_proposals(of_dataset, files[datasets.index(name)])
+    return records
 
 
 def _leave_out(
@@ -126,10 +119,8 @@ def _leave_out(
         for r in records
     ]
     before, after = (sum(len(r["annotations"]) for r in some) for some in (records, kept))
-    logging.getLogger(__name__).info(
-        "DATASETS.LEFT_OUT %s: %d of %d objects are left out",
-        *(", ".join(names), before - after, before),
-    )
+    message = f"{before - after} of {before} objects are left out"
+    logging.getLogger(__name__).info("DATASETS.LEFT_OUT %s: %s", ", ".join(names), message)
     return kept
 
 

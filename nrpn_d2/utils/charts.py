@@ -78,10 +78,9 @@ def line_chart(
     Args:
         y_range: of the axis; by default from 0 or less to the largest value.
     """
-    finite = [np.asarray(line.x, float)[np.isfinite(np.asarray(line.y, float))] for line in lines]
-    xs = np.concatenate([np.empty(0), *finite])
-    ys = np.concatenate([np.asarray(line.y, float) for line in lines] or [np.empty(0)])
-    ys = ys[np.isfinite(ys)]
+    points = [np.empty((2, 0)), *(np.array([line.x, line.y], float) for line in lines)]
+    xs, ys = np.concatenate(points, axis=1)
+    xs, ys = xs[np.isfinite(ys)], ys[np.isfinite(ys)]
     if log_x:
         xs = xs[xs > 0]
     if not len(xs) or not len(ys):

@@ -15,10 +15,7 @@ from nrpn_d2.data.faults import DatasetError
 from nrpn_d2.engine.defaults import build_cfg
 
 NAMES = ["cat", "<b>"]  # a class's name is text wherever it is written
-IMAGES = [
-    {"id": "a", "objects": [("cat", (3, 3, 30, 30))]},
-    {"id": "sub/b & b", "xml": False},
-]
+IMAGES = [{"id": "a", "objects": [("cat", (3, 3, 30, 30))]}, {"id": "sub/b & b", "xml": False}]
 BOX = [10.2, 5.0, 40.4, 35.0]
 NEW = [
     {"image_id": 0, "box": BOX, "decision": "object", "class": "<b>"},

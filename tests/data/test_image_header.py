@@ -112,10 +112,7 @@ BAD_IMAGES = {
         "unreadable image",
     ),
     "16 bit": (lambda root: save(root, "bad.png", Image.new("I;16", (60, 40))), "unreadable image"),
-    "PostScript": (
-        lambda root: write(root, "bad.jpg", POSTSCRIPT),
-        "unreadable image",
-    ),
+    "PostScript": (lambda root: write(root, "bad.jpg", POSTSCRIPT), "unreadable image"),
     "two": (
         lambda root: [
             save(root, name, Image.new("RGB", (60, 40))) for name in ("bad.jpg", "bad.png")

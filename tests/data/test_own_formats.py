@@ -114,10 +114,7 @@ def test_masks_and_keypoints_as_detectron2_reads_them(tmp_path, records):
                 assert one[key] == other[key]
     assert [
         sorted(note.keys() & {"segmentation", "keypoints"}) for note in ours["annotations"]
-    ] == [
-        *[["segmentation"]] * 3,
-        ["keypoints"],
-    ]
+    ] == [*[["segmentation"]] * 3, ["keypoints"]]
     registered(["mine", path, root])
     assert MetadataCatalog.get("mine").keypoint_flip_map == [("left_eye", "right_eye")]
 
@@ -232,11 +229,7 @@ def test_masks_and_keypoints_beside_a_crowd(tmp_path, records):
     keys = {"MODEL__MASK_ON": True, "MODEL__KEYPOINT_ON": True, "DATALOADER__NUM_WORKERS": 0}
     cfg = registered(["mine", path, root], DATASETS__TRAIN=("mine",), **keys)
     mapper = VOCDatasetMapper(
-        True,
-        augmentations=[],
-        image_format="BGR",
-        use_instance_mask=True,
-        use_keypoint=True,
+        True, augmentations=[], image_format="BGR", use_instance_mask=True, use_keypoint=True
     )
     targets = next(iter(build_train_loader(cfg, mapper)))[0]["instances"]
     assert len(targets) == len(targets.gt_masks) == len(targets.gt_keypoints) == 2

@@ -66,10 +66,7 @@ def test_bad_arguments(tmp_path):
     )
     for arguments, message in [
         ((root + "/no", "train", CLASSES), "no such folder"),
-        (
-            (root, "train", CLASSES),
-            "train.txt: cannot be read .no such file.; correct",
-        ),
+        ((root, "train", CLASSES), "train.txt: cannot be read .no such file.; correct"),
         ((root, "empty", CLASSES), "lists no image"),
         ((root, "bad", CLASSES), "not UTF-8"),
         ((root, "empty", []), "class names is empty"),

@@ -69,12 +69,10 @@ def _of_kind(findings: Sequence[Finding], records: dict[str, dict[str, Any]]) ->
 
 
 def _samples(inspection: Inspection, cfg: CfgNode) -> Iterable[Html]:
-    chosen = random.Random(0).sample(
-        range(len(inspection.readable)), min(_SAMPLES, len(inspection.readable))
-    )
-    mapper = VOCDatasetMapper(cfg, is_train=True)
+    readable, mapper = inspection.readable, VOCDatasetMapper(cfg, is_train=True)
+    chosen = random.Random(0).sample(range(len(readable)), min(_SAMPLES, len(readable)))
     for number in sorted(chosen):
-        record = {"annotations": [], **inspection.readable[number].record}
+        record = {"annotations": [], **readable[number].record}
         path = record["file_name"]
         before = file_picture(path, _objects(record))
         try:
