@@ -86,10 +86,9 @@ def _read_entry(
         raise DatasetError(f"decision is {show(decision)}; it must be one of {DECISIONS}")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_coordinate, box)):
         raise DatasetError(f"box is {show(box)}; it must be [x0, y0, x1, y1] in pixels")
-    record, shown = records[image_id], f"box {show(box)}"
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise DatasetError(f"{shown} has no area; it must be [x0, y0, x1, y1]")
-    clipped = clip_box(box, (record["width"], record["height"]), shown, "correct it")
+    record = records[image_id]
+    size = record["width"], record["height"]
+    clipped = clip_box(box, size, f"box {show(box)}", "correct it")
     if decision == "background":
         class_name = ""
     elif decision == "ignore" and class_name is None:

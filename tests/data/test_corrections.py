@@ -85,7 +85,7 @@ HOSTILE = {
     "no image": ({"image_id": "../a"}, "image_id '../a' is that of no image"),
     "unhashable image": ({"image_id": []}, "image_id .* no image"),
     "outside": ({"box": [10, 5, 90, 35]}, "leaves the image of 60 x 40"),
-    "swapped": ({"box": [40, 5, 10, 35]}, "no area"),
+    "swapped": ({"box": [40, 5, 10, 35]}, "negative width"),
     "no pixel": ({"box": [10, 5, 10.2, 35]}, "less than one pixel"),
     "infinite": ({"box": [0, 0, 1e999, 9]}, "in pixels"),
     "no numbers": ({"box": ["0", 0, True, 9]}, "in pixels"),
