@@ -64,8 +64,6 @@ def train_folds(args: argparse.Namespace, name: str) -> list[str]:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.data.checks import check_registered
     from nrpn_d2.data.corrections import read_decisions, write_corrected
@@ -76,7 +74,6 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.evaluation.audit_page import write_candidates, write_sheet
     from nrpn_d2.evaluation.ground_truth import load_ground_truth
 
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, [*args.opts, "MODEL.WEIGHTS", ""])
     if not args.dataset and len(cfg.DATASETS.TRAIN) != 1:
         sys.exit(f"DATASETS.TRAIN is {cfg.DATASETS.TRAIN}; choose one dataset with --dataset")
@@ -108,4 +105,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

@@ -14,8 +14,14 @@ def new_parser(doc: str) -> argparse.ArgumentParser:
     )
 
 
-def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
-    """Return ``main(args)``; bad input ends in a short message."""
+def run(
+    main: Callable[[argparse.Namespace], Any], args: argparse.Namespace, log: bool = False
+) -> Any:
+    """Return ``main(args)``; bad input ends in a short message, and this package logs if asked."""
     from nrpn_d2.engine.command_line import run
 
+    if log:
+        from detectron2.utils.logger import setup_logger
+
+        setup_logger(name="nrpn_d2")
     return run(main, args)

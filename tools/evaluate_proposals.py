@@ -31,12 +31,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.evaluation.proposal_files import evaluate_proposals, find_dataset
 
-    setup_logger(name="nrpn_d2")
     budgets = ["TEST.PROPOSALS.BUDGETS", str(args.budgets)] if args.budgets else []
     cfg = build_cfg(args.config_file, budgets)
     dataset = find_dataset(cfg, args.dataset, args.json, args.images)
@@ -44,4 +41,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

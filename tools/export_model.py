@@ -27,8 +27,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.deploy.graph import (
         FILE_NAMES,
@@ -41,7 +39,6 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.deploy.sources import read_image
     from nrpn_d2.engine.defaults import build_cfg
 
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     model = load_model(cfg)
     resize = Predictor(cfg, model).inputs_of_rgb
@@ -64,4 +61,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

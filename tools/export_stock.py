@@ -21,13 +21,10 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.deploy.export import export_stock, needs_this_package
     from nrpn_d2.engine.defaults import build_cfg
 
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, args.opts)
     for path in export_stock(cfg, load_model(cfg), args.output):
         print(path)
@@ -39,4 +36,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

@@ -42,7 +42,6 @@ def _ks(text: str) -> list[int]:
 
 def main(args: argparse.Namespace) -> None:
     from detectron2.data import DatasetCatalog
-    from detectron2.utils.logger import setup_logger
 
     from nrpn_d2.data.anchors import report
     from nrpn_d2.data.anchors.clusters import merge_shapes
@@ -53,7 +52,6 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.utils.saving import atomic_open
 
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, [*args.opts, "MODEL.WEIGHTS", ""])
     names = args.dataset or cfg.DATASETS.TRAIN
     for name in names:
@@ -81,4 +79,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

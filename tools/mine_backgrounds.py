@@ -52,7 +52,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from detectron2.data import DatasetCatalog
-    from detectron2.utils.logger import setup_logger
 
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.data.checks import check_registered
@@ -65,7 +64,6 @@ def main(args: argparse.Namespace) -> None:
 
     files = [file for pattern in args.images for file in find_files(pattern, args.output)]
     records = [{"file_name": file} for file in dict.fromkeys(files) if is_image_name(file)]
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, args.opts)
     for name in args.dataset:
         check_registered(name, "--dataset")
@@ -87,7 +85,6 @@ def main(args: argparse.Namespace) -> None:
         f"False positives of score {min_score:g} or more are in {len(ranked)} of {len(records)} "
         f"images; {len(taken)} are to learn from"
     )
-    os.makedirs(args.output, exist_ok=True)
     stem = os.path.join(args.output, "backgrounds")
     backgrounds.write_table(f"{stem}.csv", ranked, taken)
     write_page(f"{stem}.html", "Backgrounds", list(backgrounds.page_content(ranked, taken)))
@@ -109,4 +106,4 @@ def _quoted(value: Sequence) -> str:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

@@ -48,8 +48,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.deploy.predict_files import Shown, common_folder, predict_files
     from nrpn_d2.deploy.predictor import Predictor, class_names
@@ -59,7 +57,6 @@ def main(args: argparse.Namespace) -> None:
     files = find_files(args.input, leave_out=args.output)
     if os.path.abspath(args.output) == common_folder(files):
         sys.exit(f"--output {args.output} is the folder of the input: pictures would replace it")
-    setup_logger(name="nrpn_d2")
     cfg = build_cfg(args.config_file, args.opts)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and not args.proposals:
         sys.exit("a ProposalNetwork detects nothing; see what it proposes with --proposals")
@@ -91,4 +88,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

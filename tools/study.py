@@ -36,14 +36,11 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
     from nrpn_d2.engine.study import Run, Study
     from nrpn_d2.engine.study_report import write_report
     from nrpn_d2.engine.study_results import read_results
     from nrpn_d2.engine.study_runs import evaluate_run, run_study
 
-    setup_logger(name="nrpn_d2")
     study = Study.read(args.study)
     study.output = os.path.abspath(args.output or study.output)
     study.dataset = args.dataset or study.dataset
@@ -72,4 +69,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    run(main, parse_args(), log=True)

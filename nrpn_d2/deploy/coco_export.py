@@ -111,7 +111,6 @@ def write_coco(
         what: _dataset(f"{what} on {dataset_name}", images, results, kinds),
         f"{what}_results": results,
     }.items():
-        os.makedirs(folder, exist_ok=True)
         with atomic_open(os.path.join(folder, f"{name}.json"), "w") as f:
             json.dump(content, f)
     return images_folder, len(results)

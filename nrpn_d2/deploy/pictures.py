@@ -5,20 +5,13 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ..utils.boxes import covered_fraction
 
 # Okabe and Ito's, which the colour-blind can tell apart
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+_COLORS = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+PALETTE = [ImageColor.getrgb(color) for color in _COLORS]
 _SHORTEST = 800  # pixels of the longer side; smaller images are enlarged
 _FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 

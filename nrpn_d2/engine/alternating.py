@@ -26,6 +26,7 @@ from ..checkpoint.trained_model import load_weights
 from ..data.proposal_files import Proposals, save_proposals
 from ..utils.safe_load import CheckpointError, load_file
 from ..utils.saving import atomic_open
+from .defaults import changed
 from .resume import config_changes, warn_of_changes
 from .trainer import Trainer
 
@@ -153,7 +154,7 @@ def config_of_step(cfg: CfgNode, number: int, iterations: Sequence[int] = ()) ->
         }
     else:
         changes["MODEL.META_ARCHITECTURE"] = "ProposalNetwork"
-    return _changed(cfg, changes)
+    return changed(cfg, changes)
 
 
 def proposal_files(cfg: CfgNode, number: int) -> list[str]:
@@ -187,7 +188,6 @@ def _train_step(cfg: CfgNode, trainer_class: type[Trainer]) -> None:
         return
     logger.info("Training %s for %d iterations", cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER)
     if comm.is_main_process():
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         with atomic_open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as f:
             f.write(cfg.dump())
     trainer = trainer_class(cfg)
@@ -206,7 +206,7 @@ def _propose(step_cfg: CfgNode, cfg: CfgNode, name: str, path: str) -> None:
         "MODEL.RPN.PRE_NMS_TOPK_TEST": rpn.PRE_NMS_TOPK_TRAIN,
         "MODEL.RPN.POST_NMS_TOPK_TEST": rpn.POST_NMS_TOPK_TRAIN,
     }
-    step_cfg = _changed(step_cfg, changes)
+    step_cfg = changed(step_cfg, changes)
     model = Trainer.build_model(step_cfg)
     load_weights(step_cfg, model)
     parts = comm.gather(_propose_here(model.eval(), Trainer.build_test_loader(step_cfg, name)))
@@ -229,11 +229,3 @@ def _propose_here(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) -> d
 
 def _final(cfg: CfgNode, number: int) -> str:
     return os.path.join(cfg.OUTPUT_DIR, STEPS[number].folder, f"{FINAL}.pth")
-
-
-def _changed(cfg: CfgNode, changes: dict[str, Any]) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list([part for change in changes.items() for part in change])
-    cfg.freeze()
-    return cfg

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -100,6 +101,15 @@ def merge_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     if cfg.MODEL.DEVICE.startswith("cuda") and not has_gpu:
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no usable GPU")
     check_nrpn_config(cfg)
+    return cfg
+
+
+def changed(cfg: CfgNode, changes: dict[str, Any]) -> CfgNode:
+    """Return a frozen copy with other values: key -> value."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([part for change in changes.items() for part in change])
+    cfg.freeze()
     return cfg
 
 

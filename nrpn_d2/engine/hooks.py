@@ -24,6 +24,8 @@ from ..evaluation import WritingEvaluators
 from ..utils.safe_load import load_file
 from .train_loop import rpns_of
 
+logger = logging.getLogger(__name__)
+
 
 def best_metric(cfg: CfgNode) -> str:
     """Return ``SOLVER.BEST_METRIC``; by default AP50 or, without detections, AR."""
@@ -74,16 +76,10 @@ class BestCheckpoint(HookBase):
     NAME = "model_best"
 
     def __init__(self, checkpointer: NRPNCheckpointer, metric: str):
-        """
-        Args:
-            checkpointer: of the run.
-            metric: of the evaluation's results, such as "bbox/AP50"; larger is better.
-        """
         self.checkpointer = checkpointer
-        self.metric = metric
+        self.metric = metric  # such as "bbox/AP50"; larger is better
         self.value = -math.inf
         self._results: dict[str, Any] | None = None
-        self._logger = logging.getLogger(__name__)
 
     def before_train(self) -> None:
         path = os.path.join(self.checkpointer.save_dir, f"{self.NAME}.pth")
@@ -91,9 +87,9 @@ class BestCheckpoint(HookBase):
             best = load_file(path, mmap=True).get("best", {})
             if best.get("metric") == self.metric:
                 self.value = best["value"]
-                self._logger.info("Best %s so far: %.4f", self.metric, self.value)
+                logger.info("Best %s so far: %.4f", self.metric, self.value)
             else:
-                self._logger.warning("%s was the best by another metric, and is replaced", path)
+                logger.warning("%s was the best by another metric, and is replaced", path)
 
     def after_train(self) -> None:
         self.after_step()
@@ -113,7 +109,7 @@ class BestCheckpoint(HookBase):
             raise _no_such_metric(self.metric, values)
         value, iteration = float(values[self.metric]), self.trainer.iter
         if math.isnan(value):
-            self._logger.warning("%s is not defined: %s.pth stays", self.metric, self.NAME)
+            logger.warning("%s is not defined: %s.pth stays", self.metric, self.NAME)
         elif value > self.value:
             self.value = value
             best = {"metric": self.metric, "value": value, "iteration": iteration}
@@ -154,7 +150,6 @@ class WarnOfMisfits(HookBase):
 
     def __init__(self, cfg: CfgNode):
         self._cfg = cfg
-        self._logger = logging.getLogger(__name__)
 
     def before_train(self):
         loader = self.trainer.data_loader
@@ -166,4 +161,4 @@ class WarnOfMisfits(HookBase):
         is_upright = generators and isinstance(generators[0], DefaultAnchorGenerator)
         levels = anchor_levels(generators[0]) if is_upright else []
         for hint in data_hints(self._cfg, records, loader.num_records, levels):
-            self._logger.warning("%s", hint)
+            logger.warning("%s", hint)

@@ -25,6 +25,8 @@ from ..evaluation.views import choose_images, view_image
 from ..modeling.hard_negative_rpn import HardNegativeRPN
 from ..utils.saving import atomic_open
 
+logger = logging.getLogger(__name__)
+
 NUM_IMAGES = 4
 TOP = 10  # boxes of each kind that are drawn
 MAX_KEPT = 20  # iterations whose pictures are kept
@@ -44,7 +46,6 @@ class DrawPictures(HookBase):
         self._model = getattr(model, "module", model)
         self._folder = os.path.join(cfg.OUTPUT_DIR, "pictures")
         self._inputs: list[dict] = []
-        self._logger = logging.getLogger(__name__)
 
     def before_train(self) -> None:
         rpn = getattr(self._model, "proposal_generator", None)
@@ -60,7 +61,7 @@ class DrawPictures(HookBase):
         self._inputs = [mapper(records[n]) for n in choose_images(records, NUM_IMAGES)]
         if not self._inputs:
             where = f"{names[0]!r} has no object to learn" if names else "DATASETS.TEST is empty"
-            self._logger.warning("No pictures every VIS_PERIOD iterations: %s", where)
+            logger.warning("No pictures every VIS_PERIOD iterations: %s", where)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -96,7 +97,7 @@ class DrawPictures(HookBase):
         self._drop_old()
         hard = sum(view.hard.sum() for view in views)
         believed = sum((view.hard & view.is_fp).sum() for view in views)
-        self._logger.info(
+        logger.info(
             "%d test images: %.3g false positives per image; %s; ECE of proposals %.3f: see %s",
             len(views),
             sum(view.is_fp.sum() for view in views) / len(views),
@@ -112,7 +113,6 @@ class DrawPictures(HookBase):
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
         storage.put_image(f"pictures/{name}", pixels.transpose(2, 0, 1))
-        os.makedirs(self._folder, exist_ok=True)
         with atomic_open(os.path.join(self._folder, f"{name}_{done:07d}.jpg"), "wb") as f:
             Image.fromarray(pixels).save(f, "JPEG", quality=90)
 

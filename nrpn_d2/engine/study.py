@@ -121,9 +121,10 @@ class Study:
         path = self.variants[variant].get("config", self.config)
         return os.path.normpath(os.path.join(self.folder, path))
 
-    def base_config(self, variant: str) -> CfgNode:
-        """Merge a variant's config file, the study's options and the variant's."""
-        return merge_cfg(self.config_file(variant), self._variant_options(variant))
+    def base_config(self, variant: str, options: Sequence[str] = ()) -> CfgNode:
+        """Merge a variant's config file, the study's options, the variant's and others."""
+        own = self._variant_options(variant)
+        return merge_cfg(self.config_file(variant), [*own, *options])
 
     def _variant_options(self, variant: str) -> list[str]:
         own = {k: v for k, v in self.variants[variant].items() if k not in ("config", "seeds")}
@@ -152,9 +153,8 @@ class Study:
             ValueError: naming the variant whose values are wrong.
         """
         for variant in self.variants:
-            own = [*self._variant_options(variant), *options]
             try:
-                merge_cfg(self.config_file(variant), own)
+                self.base_config(variant, options)
             except ValueError as error:
                 raise ValueError(f"variant {variant!r}: {error}") from error
 

@@ -156,8 +156,6 @@ def curves(
     """Draw a panel for each metric, with a curve and its intervals for each line.
 
     Args:
-        metrics: names.
-        xlabel: what x is.
         lines: label -> its xs.
         point: (label, metric, x) -> y.
     """
@@ -181,14 +179,12 @@ def calibration_figure(values: Values, rows: Sequence[Row], budget: int) -> Figu
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
     for row in rows:
-        points = np.array(
-            [
-                [_interval(values, row, f"{kind}:{b}@{budget}").mean for kind in ("score", "IoU")]
-                for b in range(NUM_BINS)
-            ]
+        scores, ious = (
+            np.array([_interval(values, row, f"{kind}:{b}@{budget}").mean for b in range(NUM_BINS)])
+            for kind in ("score", "IoU")
         )
-        points = points[~np.isnan(points).any(axis=1)]
-        axes.plot(*points.T, marker="o", ms=3, label=_label(row, rows))
+        some = ~np.isnan(scores + ious)
+        axes.plot(scores[some], ious[some], marker="o", ms=3, label=_label(row, rows))
     axes.set(xlabel="mean score", ylabel="mean IoU", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"the {budget} best proposals of each image")
     axes.grid(alpha=0.3)
@@ -238,7 +234,6 @@ def write_report(study: Study, results: Sequence[Result], folder: str) -> str:
     Returns:
         The tables.
     """
-    os.makedirs(folder, exist_ok=True)
     results = [r for r in results if r.iterations in study.iterations]
     columns = {*map(read_column, study.columns), (TIME, "")}
     shown = [r for r in results if r.dataset == study.dataset and (r.metric, r.nms) in columns]

@@ -36,7 +36,6 @@ def run_study(
     results are in OUTPUT/results.csv needs no folder any more.
 
     Args:
-        study: the runs.
         train: command of train_net.py, without its arguments.
         evaluate: command that writes FOLDER/<dataset>.csv, called with
             ``VARIANT ITERATIONS SEED``.
@@ -48,7 +47,6 @@ def run_study(
         All results that there are, and what went wrong: run -> message.
     """
     path = os.path.join(study.output, "results.csv")
-    os.makedirs(study.output, exist_ok=True)
     results, failures = read_results(path), {}
     done = {r.run for r in results if r.dataset == study.dataset}
     missing = [run for run in study.runs() if run not in done]
@@ -84,19 +82,14 @@ def run_study(
     return results, failures
 
 
-def evaluate_run(study: Study, run: Run, folder: str) -> list[Result]:
+def evaluate_run(study: Study, run: Run, folder: str) -> None:
     """Evaluate a run's last checkpoint and write FOLDER/<dataset>.csv.
 
     A detector's own results, at its own NMS threshold, are added as "AP50@K" and "AP@K" for its
     numbers of proposals K; they are in FOLDER/inference, too, for tools/compare_runs.py.
 
     Args:
-        study: says on what, and at which budgets and thresholds.
-        run: whose folder it is.
         folder: of the training, with config.yaml and model_final.pth.
-
-    Returns:
-        What was written.
     """
     options = ["MODEL.WEIGHTS", os.path.join(folder, FINAL), "OUTPUT_DIR", folder]
     options += ["DATASETS.TEST", str((study.dataset,)), "DATALOADER.NUM_WORKERS", "0"]
@@ -119,14 +112,13 @@ def evaluate_run(study: Study, run: Run, folder: str) -> list[Result]:
     ]
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         nms = f"{cfg.MODEL.RPN.NMS_THRESH:g}"
-        for task, metrics in Trainer.test(cfg, model).items():
-            if task.startswith("bbox@"):
-                _, budget = task.split("@")
-                for name in ("AP50", "AP"):
-                    metric = f"{name}@{budget}"
-                    results.append(Result(*run, study.dataset, nms, metric, metrics[name]))
+        results += [
+            Result(*run, study.dataset, nms, task.replace("bbox", name), metrics[name])
+            for task, metrics in Trainer.test(cfg, model).items()
+            if task.startswith("bbox@")
+            for name in ("AP50", "AP")
+        ]
     seconds = training_time(folder)
     if seconds is not None:
         results.append(Result(*run, study.dataset, "", TIME, seconds))
     write_results(os.path.join(folder, f"{study.dataset}.csv"), results)
-    return results

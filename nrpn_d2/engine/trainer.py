@@ -26,6 +26,7 @@ from ..evaluation import build_evaluators, with_budgets
 from ..modeling.events import ExchangePrinter
 from ..utils.seeding import seed_all
 from . import run_folder
+from .defaults import changed
 from .hooks import (
     BestCheckpoint,
     RepeatablePreciseBN,
@@ -203,21 +204,20 @@ class Trainer(DefaultTrainer):
         if self.cfg.TEST.EVAL_PERIOD > 0:
             losses = ValidationLosses(self.cfg, self.model)
             hooks.insert(at, EvalHook(self.cfg.TEST.EVAL_PERIOD, losses))
-        if comm.is_main_process() and self.cfg.WANDB_PROJECT:
-            hooks.insert(-1, WandbHook(self.cfg))  # the last is the writer, which clears pictures
         for hook in hooks:
             if isinstance(hook, EvalHook):  # which writes the results to metrics.json
                 hook._func = partial(finite, hook._func)
         evaluates = self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST
         if evaluates:
             check_best_metric(self.cfg, self.build_evaluator)
-        if comm.is_main_process():
-            hooks.append(WarnOfMisfits(self.cfg))
-        if comm.is_main_process() and evaluates:
+        if not comm.is_main_process():
+            return hooks
+        if self.cfg.WANDB_PROJECT:
+            hooks.insert(-1, WandbHook(self.cfg))  # the last is the writer, which clears pictures
+        hooks.append(WarnOfMisfits(self.cfg))
+        if evaluates:
             hooks.append(BestCheckpoint(self.checkpointer, best_metric(self.cfg)))
-        if comm.is_main_process():
-            hooks.append(RunPage(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.CHECKPOINT_PERIOD))
-        return hooks
+        return [*hooks, RunPage(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.CHECKPOINT_PERIOD)]
 
     def build_writers(self) -> list[EventWriter]:
         return super().build_writers() + [ExchangePrinter()]
@@ -238,14 +238,10 @@ class Trainer(DefaultTrainer):
 def scale_nrpn_warmup(cfg: CfgNode, world_size: int) -> CfgNode:
     """Scale the nRPN's warm-up as Detectron2 scales the schedule (SOLVER.REFERENCE_WORLD_SIZE)."""
     reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference == 0 or reference == world_size:
+    if reference in (0, world_size):
         return cfg
-    cfg = cfg.clone()
-    cfg.defrost()
-    warmup = cfg.MODEL.NRPN.WARMUP_ITERS
-    cfg.MODEL.NRPN.WARMUP_ITERS = int(round(warmup * reference / world_size))
-    cfg.freeze()
-    return cfg
+    warmup = round(cfg.MODEL.NRPN.WARMUP_ITERS * reference / world_size)
+    return changed(cfg, {"MODEL.NRPN.WARMUP_ITERS": warmup})
 
 
 def use_deterministic_algorithms(cfg: CfgNode) -> None:

@@ -18,7 +18,7 @@ from ..evaluation.panels import Panel, picture_grid
 from ..evaluation.views import View, choose_images, view_image
 from ..utils.saving import atomic_open
 from ..utils.seeding import undisturbed
-from .defaults import build_cfg
+from .defaults import build_cfg, changed
 
 
 class Images:
@@ -91,12 +91,9 @@ def with_hard_negative_rpn(cfg: CfgNode) -> CfgNode:
     """
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name == "RPN":
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.PROPOSAL_GENERATOR.NAME = "HardNegativeRPN"
-        cfg.MODEL.RPN.NEGATIVE_SAMPLER.NAME = "Random"
-        cfg.freeze()
-    elif name != "HardNegativeRPN":
+        plain = {"MODEL.RPN.NEGATIVE_SAMPLER.NAME": "Random"}
+        return changed(cfg, {"MODEL.PROPOSAL_GENERATOR.NAME": "HardNegativeRPN", **plain})
+    if name != "HardNegativeRPN":
         raise ValueError(
             f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}; it must be 'HardNegativeRPN' or 'RPN'"
         )
@@ -157,6 +154,5 @@ def draw(models: Sequence[Images], what: str, num: int, top: int, worst: bool, p
 
 def save(figure: Figure, path: str) -> None:
     """Write a figure, whole or not at all, making its folder; its suffix names the format."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with atomic_open(path, "wb") as f:
         figure.savefig(f, dpi=200, format=os.path.splitext(path)[1][1:].lower())

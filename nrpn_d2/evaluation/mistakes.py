@@ -85,26 +85,24 @@ class MistakeEvaluator(PerImageEvaluator):
             for chosen in (kinds == HIT, np.isin(kinds, wrong))
         )
         overall = rates(hits.sum(0), errors.sum(0), counts.sum())
-        at = best_threshold(overall[2])
+        at = best_threshold(overall["F1"])
         results = {"threshold": float(THRESHOLDS[at])}
         kept = scores >= THRESHOLDS[at]
         confusions = _confusions(
             (kinds[kept], objects[kept], classes[kept]), gt_classes, truth.ignored, len(names)
         )
-        for name, curve in zip(("precision", "recall", "F1"), overall):
-            results[name] = 100 * float(curve[at])
+        results |= {name: 100 * float(curve[at]) for name, curve in overall.items()}
         num_images = max(len(truth.image_index), 1)
         of_kinds = np.bincount(kinds[kept], minlength=len(KINDS)) / num_images
         results.update(zip(KINDS, of_kinds.tolist()))
         results["missed"] = float((counts.sum() - hits.sum(0)[at]) / num_images)
         for c, name in enumerate(names):
             of_class = rates(hits[c], errors[c], counts[c])
-            results[f"threshold-{name}"] = float(THRESHOLDS[best_threshold(of_class[2])])
-            for key, curve in zip(("precision", "recall", "F1"), of_class):
-                results[f"{key}-{name}"] = 100 * float(curve[at])
+            results[f"threshold-{name}"] = float(THRESHOLDS[best_threshold(of_class["F1"])])
+            results |= {f"{k}-{name}": 100 * float(curve[at]) for k, curve in of_class.items()}
         self.curves["mistakes"] = {
             "score": THRESHOLDS,
-            **dict(zip(("precision", "recall", "F1"), overall)),
+            **overall,
             "confusions": confusions,
             "images": len(truth.image_index),
             "objects": dict(zip(names, counts.tolist())),
@@ -149,14 +147,14 @@ def match_detections(
     return kinds, np.where(iou >= HIT_IOU, best, any_best)
 
 
-def rates(hits: np.ndarray, errors: np.ndarray, objects: int) -> tuple[np.ndarray, ...]:
+def rates(hits: np.ndarray, errors: np.ndarray, objects: int) -> dict[str, np.ndarray]:
     """Return precision, recall and F1, (T,) each, in [0, 1]; nan without detections or objects."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (
-            hits / (hits + errors),
-            hits / np.float64(objects),
-            2 * hits / (hits + errors + np.float64(objects)) if objects else hits * np.nan,
-        )
+        return {
+            "precision": hits / (hits + errors),
+            "recall": hits / np.float64(objects),
+            "F1": 2 * hits / (hits + errors + objects) if objects else hits * np.nan,
+        }
 
 
 def best_threshold(f1: np.ndarray) -> int:

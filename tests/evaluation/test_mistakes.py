@@ -104,4 +104,4 @@ def test_of_equal_thresholds_the_middle_one():
     assert best_threshold(np.array([0.1, 0.5, 0.5, 0.5, 0.2, 0.5])) == 2
     assert best_threshold(np.array([0.5, np.nan, 0.2])) == 0
     assert best_threshold(np.array([np.nan] * 3)) == 1
-    assert np.isnan(rates(np.zeros(2), np.zeros(2), 0)[2]).all()
+    assert np.isnan(rates(np.zeros(2), np.zeros(2), 0)["F1"]).all()
