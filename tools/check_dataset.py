@@ -42,9 +42,8 @@ def main(args: argparse.Namespace) -> bool:
     from nrpn_d2.utils.page import write_page
     from nrpn_d2.utils.saving import atomic_open
 
-    cfg = build_cfg(
-        args.config_file, [*args.opts, "MODEL.WEIGHTS", "", "DATASETS.ON_ERROR", "skip"]
-    )
+    opts = [*args.opts, "MODEL.WEIGHTS", "", "DATASETS.ON_ERROR", "skip"]
+    cfg = build_cfg(args.config_file, opts)
     names = args.dataset or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name datasets with --dataset")

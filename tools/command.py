@@ -14,9 +14,7 @@ def new_parser(doc: str) -> argparse.ArgumentParser:
     )
 
 
-def run(
-    main: Callable[[argparse.Namespace], Any], args: argparse.Namespace, log: bool = False
-) -> Any:
+def run(main: Callable, args: argparse.Namespace, log: bool = False) -> Any:
     """Return ``main(args)``; bad input ends in a short message, and this package logs if asked."""
     from nrpn_d2.engine.command_line import run
 

@@ -73,10 +73,8 @@ def main(args: argparse.Namespace) -> None:
     )
     print(f"{done.boxes} boxes in {done.images} images: {args.output}")
     if done.images:
-        rate, model_rate = (done.images / s for s in (done.seconds, done.model_seconds))
-        print(
-            f"{rate:.1f} images per second with files and pictures, {model_rate:.1f} in the model"
-        )
+        rate, in_model = (done.images / s for s in (done.seconds, done.model_seconds))
+        print(f"{rate:.1f} images per second with files and pictures, {in_model:.1f} in the model")
     if done.without:
         nothing = f"No score reaches --min-score {args.min_score:g} in {done.without} images"
         best = f" (the best is {done.best:.2f})"

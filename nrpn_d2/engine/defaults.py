@@ -46,11 +46,7 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
 
 
 def setup_run(
-    config_file: str,
-    opts: Sequence[str] = (),
-    *,
-    resume: bool = False,
-    eval_only: bool = False,
+    config_file: str, opts: Sequence[str] = (), *, resume: bool = False, eval_only: bool = False
 ) -> CfgNode:
     """Build a config as :func:`build_cfg` does, and make its OUTPUT_DIR ready for a run.
 
@@ -149,6 +145,7 @@ def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
 
 # What Detectron2 logs at the start of a run, hundreds of lines
 _DUMPS = ("Environment info:", "Contents of args.config_file", "Running with full config", "Model:")
+_LINE = "[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"
 
 
 def _start_log(folder: str) -> None:
@@ -166,16 +163,11 @@ def _start_log(folder: str) -> None:
             if not isinstance(handler, logging.StreamHandler):
                 continue
             if not handler.stream.isatty():
-                handler.setFormatter(_Colourless())
+                handler.setFormatter(_Colourless(*_LINE))
             if handler.stream is sys.stdout:
                 handler.addFilter(lambda record: not record.getMessage().startswith(_DUMPS))
 
 
 class _Colourless(logging.Formatter):
-    def __init__(self):
-        super().__init__(
-            "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"
-        )
-
     def format(self, record: logging.LogRecord) -> str:
         return re.sub(r"\x1b\[[0-9;]*m", "", super().format(record))

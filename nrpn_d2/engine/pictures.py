@@ -90,9 +90,8 @@ class DrawPictures(HookBase):
         bins = pictures.calibration_of(views)
         for name, value in bins.items():
             if math.isfinite(value):
-                storage.put_scalar(
-                    f"calibration/{name.replace(':', '_')}", value, smoothing_hint=False
-                )
+                tag = f"calibration/{name.replace(':', '_')}"
+                storage.put_scalar(tag, value, smoothing_hint=False)
         self._put("calibration", pictures.calibration_figure(bins), done, storage)
         self._drop_old()
         hard = sum(view.hard.sum() for view in views)

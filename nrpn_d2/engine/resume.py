@@ -28,9 +28,8 @@ def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
         Key -> (old value, new value), for keys that both configs have, except OUTPUT_DIR.
     """
     state = load_file(checkpoint, mmap=True).get("trainer", {})
-    old, new = (
-        flat_config(yaml.safe_load(text)) for text in (state.get("config", "{}"), cfg.dump())
-    )
+    texts = state.get("config", "{}"), cfg.dump()
+    old, new = (flat_config(yaml.safe_load(text)) for text in texts)
     keys = sorted(old.keys() & new.keys() - {"OUTPUT_DIR"})
     return {k: (old[k], new[k]) for k in keys if old[k] != new[k]}
 

@@ -50,11 +50,7 @@ class Run(NamedTuple):
 
 @dataclass
 class Study:
-    """What a study file says; see the head of the module.
-
-    Attributes:
-        folder: where the study file is.
-    """
+    """What a study file says; see the head of the module."""
 
     config: str
     output: str
@@ -62,15 +58,13 @@ class Study:
     seeds: list[int]
     variants: dict[str, dict[str, Any]]
     baseline: str
-    folder: str
-    iterations: list[int] = field(default_factory=list)
+    folder: str  # where the study file is
+    iterations: Sequence[int] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    budgets: list[int] = field(default_factory=lambda: [5, 10, 20, 50, 100, 300])
-    iou_thresholds: list[float] = field(default_factory=lambda: [0.5, 0.7, 0.9])
-    nms_thresholds: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7, 0.8])
-    columns: list[str] = field(
-        default_factory=lambda: ["AR@10", "AR@100", "R50@10", "R50@50", "R70@50", "background>0.7"]
-    )
+    budgets: Sequence[int] = (5, 10, 20, 50, 100, 300)
+    iou_thresholds: Sequence[float] = (0.5, 0.7, 0.9)
+    nms_thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8)
+    columns: Sequence[str] = ("AR@10", "AR@100", "R50@10", "R50@50", "R70@50", "background>0.7")
 
     @classmethod
     def read(cls, path: str) -> "Study":

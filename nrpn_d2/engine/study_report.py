@@ -163,10 +163,8 @@ def curves(
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
         for label, xs in lines.items():
             ys = [point(label, metric, x) for x in xs]
-            halves = [0 if math.isnan(y.half) else y.half for y in ys]
-            axes.errorbar(
-                xs, [y.mean for y in ys], halves, label=label, marker="o", ms=3, capsize=2
-            )
+            means, halves = [y.mean for y in ys], [0 if math.isnan(y.half) else y.half for y in ys]
+            axes.errorbar(xs, means, halves, label=label, marker="o", ms=3, capsize=2)
         axes.set(xlabel=xlabel, ylabel=f"{metric} (%)")
         axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

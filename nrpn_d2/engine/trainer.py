@@ -224,10 +224,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: Sequence[DatasetEvaluator] | None = None,
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
         if comm.get_world_size() > 1:
             for buffer in model.buffers():  # BatchNorm's: those of checkpoints, in all processes

@@ -50,9 +50,8 @@ class ValidationLosses:
         for name, loader in self._loaders.items():
             prefix = f"validation/{name}/" if self._several else "validation/"
             losses = mean_losses(self._model, loader)
-            logger.info(
-                "Losses on %s: %s", name, "  ".join(f"{k}: {v:.4g}" for k, v in losses.items())
-            )
+            listed = "  ".join(f"{loss}: {value:.4g}" for loss, value in losses.items())
+            logger.info("Losses on %s: %s", name, listed)
             results.update({prefix + loss: value for loss, value in losses.items()})
         return results
 

@@ -81,9 +81,7 @@ def picture_grid(panels: Sequence[Panel], columns: int) -> Figure:
         axes.remove()
     for axes, panel in zip(grid.flat, panels):
         draw_panel(axes, panel)
-    lines = [
-        Line2D([], [], color=k.color, linestyle=k.style, linewidth=k.width + 0.5) for k in kinds
-    ]
+    lines = [Line2D([], [], color=k.color, ls=k.style, lw=k.width + 0.5) for k in kinds]
     draw_legend(figure, lines, [kind.name for kind in kinds], legend_columns)
     return figure
 
@@ -98,12 +96,10 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_title(panel.title, fontsize="medium", parse_math=False)
     for kind, boxes, _ in panel.layers:
-        rim = [withStroke(linewidth=kind.width + 2, foreground="white")]
         line = {"color": kind.color, "linestyle": kind.style, "linewidth": kind.width}
+        line["path_effects"] = [withStroke(linewidth=kind.width + 2, foreground="white")]
         for x0, y0, x1, y1 in boxes[::-1]:  # the best one on top
-            axes.add_patch(
-                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, path_effects=rim, **line)
-            )
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **line))
     taken: list[np.ndarray] = []
     point = max(width / _WIDTH, height / (1.5 * _WIDTH)) / 72  # in pixels of the image
     for kind, boxes, labels in panel.layers:

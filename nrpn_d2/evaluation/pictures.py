@@ -42,9 +42,8 @@ def proposals(view: View, top: int) -> list[Panel]:
         _scored(kind, view.proposals[:top][chosen], view.proposal_scores[:top][chosen])
         for kind, chosen in ((ELSEWHERE, elsewhere), (ON_OBJECT, ~elsewhere))
     ]
-    return [
-        _panel(view, f"{len(elsewhere)} best proposals: {(~elsewhere).sum()} on objects", layers)
-    ]
+    title = f"{len(elsewhere)} best proposals: {(~elsewhere).sum()} on objects"
+    return [_panel(view, title, layers)]
 
 
 def confident_background(view: View, score: float, iou: float) -> np.ndarray:

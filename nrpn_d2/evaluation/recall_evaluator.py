@@ -170,10 +170,8 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         rows = []
         for budget in budgets:
             sizes = {size: ("" if size == "all" else size.lower()) + budget for size in SIZE_RANGES}
-            for of, suffix in {
-                **sizes,
-                **{part: f"{budget}-{part}" for part in self._parts},
-            }.items():
+            parts = {part: f"{budget}-{part}" for part in self._parts}
+            for of, suffix in {**sizes, **parts}.items():
                 values = [results[metric + suffix] for metric in metrics]
                 rows.append([budget.lstrip("@") or "as configured", of, *values])
         headers = ["#proposals", "objects", *(f"IoU {t:g}" for t in self._thresholds), "AR"]

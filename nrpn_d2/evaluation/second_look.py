@@ -78,9 +78,8 @@ def judge(features: np.ndarray, is_object: np.ndarray, images: np.ndarray) -> np
     """
     if min((is_object == 1).sum(), (is_object == 0).sum()) < _FEWEST:
         return np.ones(len(is_object))
-    folds = torch.from_numpy(
-        np.random.default_rng(0).permutation(images.max() + 1)[images] % _FOLDS
-    )
+    order = np.random.default_rng(0).permutation(images.max() + 1)
+    folds = torch.from_numpy(order[images] % _FOLDS)
     targets = torch.from_numpy(is_object).float()
     judged = torch.zeros(len(targets))
     for view in range(features.shape[1]):

@@ -22,11 +22,10 @@ METRICS = ("11point", "area")
 
 
 class PrecisionRecall(NamedTuple):
-    """One point for each detection that counts, best score first: three arrays (D',)."""
+    """One point for each detection that counts, best score first: two arrays (D',)."""
 
     recall: np.ndarray
     precision: np.ndarray
-    scores: np.ndarray
 
 
 class Detections(NamedTuple):
@@ -68,14 +67,12 @@ def best_objects(
     return best_iou, best
 
 
-def precision_recall(
-    scores: np.ndarray, claims: np.ndarray, ignored: np.ndarray, num_objects: int
-) -> PrecisionRecall:
+def precision_recall(claims: np.ndarray, ignored: np.ndarray, num_objects: int) -> PrecisionRecall:
     """Follow precision and recall down the scores.
 
     Args:
-        scores: (D,) descending.
-        claims: (D,) index in [0, G) of the object that a detection covers; -1 if none.
+        claims: (D,) index in [0, G) of the object that a detection covers, best score first; -1 if
+            none.
         ignored: (G,) bool. A detection that covers an ignored (difficult) object counts neither as
             true nor as false positive and is left out.
         num_objects: objects to be found.
@@ -83,14 +80,13 @@ def precision_recall(
     Returns:
         of several detections that cover one object, the first is right.
     """
-    counts = (claims < 0) | ~ignored[claims] if len(ignored) else np.ones(len(claims), bool)
-    scores, claims = scores[counts], claims[counts]
+    claims = claims[(claims < 0) | ~ignored[claims]] if len(ignored) else claims
     covering = np.flatnonzero(claims >= 0)
     true = np.zeros(len(claims), bool)
     true[covering[np.unique(claims[covering], return_index=True)[1]]] = True
     hits = np.cumsum(true)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return PrecisionRecall(hits / num_objects, hits / np.arange(1, len(true) + 1), scores)
+        return PrecisionRecall(hits / num_objects, hits / np.arange(1, len(true) + 1))
 
 
 def precision_at(curve: PrecisionRecall, levels: np.ndarray) -> np.ndarray:
@@ -130,6 +126,7 @@ def evaluate_detections(
         curve of each class at the first threshold.
     """
     num_images, num_classes = len(ground_truth.image_index), len(ground_truth.class_names)
+    ignored = ground_truth.ignored
     iou, best = best_objects(
         detections.boxes,
         detections.classes.astype(int) * num_images + detections.images,
@@ -141,16 +138,10 @@ def evaluate_detections(
     for c in range(num_classes):
         members = np.flatnonzero(detections.classes == c)
         # Equal scores: by image, so that the result depends on no order of arrival
-        order = np.lexsort((detections.images[members], -detections.scores[members]))
-        members = members[order]
-        num_objects = int(np.sum((ground_truth.classes == c) & ~ground_truth.ignored))
+        members = members[np.lexsort((detections.images[members], -detections.scores[members]))]
+        num_objects = int(np.sum((ground_truth.classes == c) & ~ignored))
         curves = [
-            precision_recall(
-                detections.scores[members],
-                np.where(iou[members] >= t, best[members], -1),
-                ground_truth.ignored,
-                num_objects,
-            )
+            precision_recall(np.where(iou[members] >= t, best[members], -1), ignored, num_objects)
             for t in thresholds
         ]
         first.append(curves[0])

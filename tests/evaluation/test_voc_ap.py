@@ -45,9 +45,7 @@ def test_eleven_point_rule_by_hand():
     #   precision  1    1/2  2/3  2/4  3/5
     # Best precision at recall >= 0, 0.1, 0.2: 1; >= 0.3, 0.4, 0.5: 2/3; >= 0.6, 0.7: 3/5;
     # >= 0.8, 0.9, 1: 0. The sum is 3 + 2 + 6/5 = 6.2.
-    curve = precision_recall(
-        np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([2, -1, 0, -1, 3]), np.zeros(4, bool), 4
-    )
+    curve = precision_recall(np.array([2, -1, 0, -1, 3]), np.zeros(4, bool), 4)
     np.testing.assert_allclose(curve.recall, [1 / 4, 1 / 4, 2 / 4, 2 / 4, 3 / 4])
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 2 / 4, 3 / 5])
     assert average_precision(curve, "11point") == pytest.approx(6.2 / 11)
@@ -58,31 +56,28 @@ def test_eleven_point_rule_by_hand():
 def test_recall_of_exactly_a_tenth_reaches_its_level():
     # Three of ten objects, all right: recall 0.3 counts for levels 0, 0.1, 0.2 and 0.3, although
     # 3 * 0.1 is more than 0.3 in floating point.
-    curve = PrecisionRecall(np.array([1, 2, 3]) / 10, np.ones(3), np.ones(3))
+    curve = PrecisionRecall(np.array([1, 2, 3]) / 10, np.ones(3))
     assert average_precision(curve, "11point") == pytest.approx(4 / 11)
 
 
 def test_perfect_and_absent_detections():
-    perfect = PrecisionRecall(np.array([0.5, 1.0]), np.ones(2), np.ones(2))
-    nothing = PrecisionRecall(np.empty(0), np.empty(0), np.empty(0))
+    perfect = PrecisionRecall(np.array([0.5, 1.0]), np.ones(2))
+    nothing = PrecisionRecall(np.empty(0), np.empty(0))
     for metric in ("11point", "area"):
         assert average_precision(perfect, metric) == pytest.approx(1)
         assert average_precision(nothing, metric) == 0
 
 
 def test_a_second_detection_of_an_object_is_wrong():
-    curve = precision_recall(np.array([0.9, 0.8]), np.array([0, 0]), np.zeros(1, bool), 1)
+    curve = precision_recall(np.array([0, 0]), np.zeros(1, bool), 1)
     np.testing.assert_allclose(curve.precision, [1, 1 / 2])
 
 
 def test_detections_of_difficult_objects_do_not_count():
     # Object 1 is difficult: the two detections on it vanish from the curve.
-    curve = precision_recall(
-        np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1]), np.array([False, True]), 1
-    )
+    curve = precision_recall(np.array([1, 0, 1]), np.array([False, True]), 1)
     np.testing.assert_array_equal(curve.recall, [1])
     np.testing.assert_array_equal(curve.precision, [1])
-    np.testing.assert_array_equal(curve.scores, [0.8])
 
 
 def test_best_objects_stay_within_image_and_class():
@@ -122,7 +117,7 @@ def test_precision_at_a_recall_that_is_a_level():
     # Of 100 objects, the k-th is found with precision 1 - k / 200. At k = 35, 41, 47, ... the
     # levels of np.linspace lie beyond k / 100.
     hits = np.arange(1, 101)
-    curve = PrecisionRecall(hits / 100, 1 - hits / 200, None)
+    curve = PrecisionRecall(hits / 100, 1 - hits / 200)
     np.testing.assert_array_equal(precision_at(curve, RECALL_LEVELS)[1:], curve.precision)
 
 
