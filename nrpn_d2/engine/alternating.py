@@ -106,16 +106,13 @@ def check_alternating(cfg: CfgNode, iterations: Sequence[int] = ()) -> None:
         ValueError: naming the key or option, and what to do.
     """
     if iterations and (len(iterations) != len(STEPS) or min(iterations) < 1):
-        raise ValueError(
-            f"--iterations is {' '.join(map(str, iterations))}; it must be {len(STEPS)} positive "
-            "numbers, one for each step"
-        )
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if not issubclass(META_ARCH_REGISTRY.get(architecture), GeneralizedRCNN):
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no ROI heads to alternate "
-            "with; it must be 'GeneralizedRCNN' or a subclass, or take train_net.py"
-        )
+        message = f"--iterations is {' '.join(map(str, iterations))}; it must be"
+        raise ValueError(f"{message} {len(STEPS)} positive numbers, one for each step")
+    name = cfg.MODEL.META_ARCHITECTURE
+    if not issubclass(META_ARCH_REGISTRY.get(name), GeneralizedRCNN):
+        message = f"MODEL.META_ARCHITECTURE is {name!r}, which has no ROI heads to alternate with"
+        remedy = "it must be 'GeneralizedRCNN' or a subclass, or take train_net.py"
+        raise ValueError(f"{message}; {remedy}")
     if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         raise ValueError(
             "The config trains on proposals from files (MODEL.LOAD_PROPOSALS, "
@@ -172,10 +169,9 @@ def join_halves(model: nn.Module, rpn_file: str, detector_file: str) -> None:
     rpn, detector = (load_file(path)["model"] for path in (rpn_file, detector_file))
     for name, value in rpn.items():
         if name.startswith("backbone.") and not torch.equal(value, detector[name]):
-            raise CheckpointError(
-                f"{name} differs between {rpn_file} and {detector_file}, which were trained with "
-                "the same frozen backbone; delete both folders, and start again"
-            )
+            message = f"{name} differs between {rpn_file} and {detector_file}, which were trained"
+            message += " with the same frozen backbone; delete both folders, and start again"
+            raise CheckpointError(message)
     own = {name: value for name, value in rpn.items() if name.startswith("proposal_generator.")}
     model.load_state_dict(detector | own)
 

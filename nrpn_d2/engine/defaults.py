@@ -119,10 +119,8 @@ def _complete(cfg: CfgNode, resume: bool) -> None:
 def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
     """Refuse what would fail after hours, or would be ignored."""
     if "?" in cfg.OUTPUT_DIR or "://" in cfg.OUTPUT_DIR:
-        raise ValueError(
-            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}; it must be a local folder without '?' in its name, "
-            "which begins the options of a checkpoint's"
-        )
+        message = f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}; it must be a local folder without '?' in its"
+        raise ValueError(f"{message} name, which begins the options of a checkpoint's")
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and not eval_only:
         raise ValueError("SOLVER.AMP.ENABLED is True, and MODEL.DEVICE 'cpu'; it needs a GPU")
     if not eval_only:
@@ -131,16 +129,13 @@ def _check_combinations(cfg: CfgNode, eval_only: bool) -> None:
         raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not supported")
     generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if cfg.MODEL.LOAD_PROPOSALS != (generator == "PrecomputedProposals"):
-        raise ValueError(
-            f"MODEL.LOAD_PROPOSALS is {cfg.MODEL.LOAD_PROPOSALS} and MODEL.PROPOSAL_GENERATOR.NAME "
-            f"{generator!r}; proposals from files need True and 'PrecomputedProposals', an RPN not"
-        )
-    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    if not issubclass(architecture, (GeneralizedRCNN, ProposalNetwork)):
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which has no proposals; "
-            "it must be 'GeneralizedRCNN', 'ProposalNetwork', or a subclass of one"
-        )
+        message = f"MODEL.LOAD_PROPOSALS is {cfg.MODEL.LOAD_PROPOSALS} and"
+        message += f" MODEL.PROPOSAL_GENERATOR.NAME {generator!r}; proposals from files need True"
+        raise ValueError(f"{message} and 'PrecomputedProposals', an RPN not")
+    name = cfg.MODEL.META_ARCHITECTURE
+    if not issubclass(META_ARCH_REGISTRY.get(name), (GeneralizedRCNN, ProposalNetwork)):
+        message = f"MODEL.META_ARCHITECTURE is {name!r}, which has no proposals; it must be"
+        raise ValueError(f"{message} 'GeneralizedRCNN', 'ProposalNetwork', or a subclass of one")
 
 
 # What Detectron2 logs at the start of a run, hundreds of lines

@@ -34,10 +34,8 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     if args.num_gpus < 0:
         sys.exit(f"--num-gpus is {args.num_gpus}; it must be at least 0, which is the CPU")
     if not 0 <= args.machine_rank < args.num_machines:
-        sys.exit(
-            f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}; the "
-            "machines count from 0"
-        )
+        message = f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}"
+        sys.exit(f"{message}; the machines count from 0")
     if args.num_machines > 1 and args.dist_url == "auto":
         sys.exit("several machines need --dist-url, such as tcp://HOST:PORT of the first one")
     if args.num_gpus == 0:
@@ -46,10 +44,9 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     processes = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else args.num_gpus
     if args.num_gpus > 0 and processes > torch.cuda.device_count():
         option = "--nproc_per_node" if under_torchrun else "--num-gpus"
-        sys.exit(
-            f"{option} {processes}, but {torch.cuda.device_count()} usable GPU(s) found: "
-            "check the driver with nvidia-smi, or run on the CPU with --num-gpus 0"
-        )
+        message = f"{option} {processes}, but {torch.cuda.device_count()} usable GPU(s) found"
+        remedy = "check the driver with nvidia-smi, or run on the CPU with --num-gpus 0"
+        sys.exit(f"{message}: {remedy}")
     if under_torchrun:
         _join(processes)
         _run(main, args)

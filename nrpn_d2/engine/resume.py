@@ -61,19 +61,14 @@ def check_training_state(
         ValueError: naming the keys that may have been changed.
     """
     if amp and "grad_scaler" not in state:
-        raise ValueError(
-            "SOLVER.AMP.ENABLED is True, and the run to be resumed was one without mixed "
-            "precision; set it to False, or start a new run in another OUTPUT_DIR"
-        )
-    sizes = [
-        [len(group["params"]) for group in groups]
-        for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
-    ]
-    if sizes[0] != sizes[1]:
-        keys = [key for key in changes if key.startswith(("MODEL.", "SOLVER."))]
-        raise ValueError(
-            f"The run to be resumed trained {sum(sizes[0])} parameters in {len(sizes[0])} groups, "
-            f"this one {sum(sizes[1])} in {len(sizes[1])}; take back the change of "
-            f"{', '.join(keys) or 'keys such as MODEL.BACKBONE.FREEZE_AT'}, or start a new run in "
-            "another OUTPUT_DIR"
-        )
+        message = "SOLVER.AMP.ENABLED is True, and the run to be resumed was one without mixed"
+        message += " precision; set it to False, or start a new run in another OUTPUT_DIR"
+        raise ValueError(message)
+    both = state["optimizer"]["param_groups"], optimizer.param_groups
+    old, new = ([len(group["params"]) for group in groups] for groups in both)
+    if old != new:
+        changed = [key for key in changes if key.startswith(("MODEL.", "SOLVER."))]
+        keys = ", ".join(changed) or "keys such as MODEL.BACKBONE.FREEZE_AT"
+        message = f"The run to be resumed trained {sum(old)} parameters in {len(old)} groups, this"
+        message += f" one {sum(new)} in {len(new)}; take back the change of {keys}, or start a new"
+        raise ValueError(f"{message} run in another OUTPUT_DIR")

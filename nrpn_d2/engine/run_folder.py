@@ -26,10 +26,8 @@ def claim(folder: str) -> None:
     """
     holder = comm.all_gather(_claim(folder) if comm.is_main_process() else "")[0]
     if holder:
-        raise ValueError(
-            f"OUTPUT_DIR {folder} is in use by another run ({holder}); wait for its end, stop it, "
-            "or choose another OUTPUT_DIR"
-        )
+        message = f"OUTPUT_DIR {folder} is in use by another run ({holder}); wait for its end"
+        raise ValueError(f"{message}, stop it, or choose another OUTPUT_DIR")
 
 
 def release(folder: str) -> None:

@@ -79,19 +79,15 @@ class Study:
         known = set(cls.__dataclass_fields__) - {"folder"}
         unknown = set(content) - known
         if unknown:
-            raise ValueError(
-                f"{path}: unknown {', '.join(sorted(map(str, unknown)))}; "
-                f"the keys of a study are {', '.join(sorted(known))}"
-            )
+            message = f"{path}: unknown {', '.join(sorted(map(str, unknown)))}"
+            raise ValueError(f"{message}; the keys of a study are {', '.join(sorted(known))}")
         try:
             study = cls(**content, folder=os.path.dirname(os.path.abspath(path)))
         except TypeError as error:
             raise ValueError(f"{path}: {str(error).partition(') ')[2]}") from None
         if study.baseline not in study.variants:
-            raise ValueError(
-                f"{path}: baseline {study.baseline!r} is none of the variants "
-                f"{', '.join(study.variants)}"
-            )
+            message = f"{path}: baseline {study.baseline!r} is none of the variants"
+            raise ValueError(f"{message} {', '.join(study.variants)}")
         study.variants = {name: dict(deltas or {}) for name, deltas in study.variants.items()}
         study.iterations = study.iterations or [study.base_config(study.baseline).SOLVER.MAX_ITER]
         return study

@@ -95,15 +95,12 @@ class Trainer(DefaultTrainer):
         starts = sorted(set(comm.all_gather((self.start_iter, self.seed))))
         if len(starts) > 1:
             each = " and ".join(f"iteration {start} with SEED {seed}" for start, seed in starts)
-            raise ValueError(
-                f"Ranks disagree on the start ({each}): OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be "
-                "on storage that all machines share"
-            )
+            message = f"Ranks disagree on the start ({each}): OUTPUT_DIR {self.cfg.OUTPUT_DIR}"
+            raise ValueError(f"{message} must be on storage that all machines share")
         if self.start_iter > self.max_iter:
-            raise ValueError(
-                f"{self.checkpointer.get_checkpoint_file()} is of iteration {self.start_iter}, "
-                f"after SOLVER.MAX_ITER {self.max_iter}; make that larger, or take --eval-only"
-            )
+            message = f"{self.checkpointer.get_checkpoint_file()} is of iteration {self.start_iter}"
+            message += f", after SOLVER.MAX_ITER {self.max_iter}"
+            raise ValueError(f"{message}; make that larger, or take --eval-only")
         if isinstance(self.data_loader, TrainLoader):
             self.data_loader.start_at(self.start_iter, self.seed)
         run_folder.claim(self.cfg.OUTPUT_DIR)
@@ -250,10 +247,9 @@ def use_deterministic_algorithms(cfg: CfgNode) -> None:
     model = cfg.MODEL
     pools = model.META_ARCHITECTURE != "ProposalNetwork" and model.DEVICE != "cpu"
     if pools and model.ROI_BOX_HEAD.POOLER_TYPE == "ROIPool":
-        raise ValueError(
-            "SOLVER.DETERMINISTIC is True, and MODEL.ROI_BOX_HEAD.POOLER_TYPE 'ROIPool' has no "
-            f"deterministic gradient on {model.DEVICE!r}; set it to 'ROIAlignV2'"
-        )
+        message = "SOLVER.DETERMINISTIC is True, and MODEL.ROI_BOX_HEAD.POOLER_TYPE 'ROIPool'"
+        message += f" has no deterministic gradient on {model.DEVICE!r}; set it to 'ROIAlignV2'"
+        raise ValueError(message)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

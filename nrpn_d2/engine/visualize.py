@@ -94,9 +94,8 @@ def with_hard_negative_rpn(cfg: CfgNode) -> CfgNode:
         plain = {"MODEL.RPN.NEGATIVE_SAMPLER.NAME": "Random"}
         return changed(cfg, {"MODEL.PROPOSAL_GENERATOR.NAME": "HardNegativeRPN", **plain})
     if name != "HardNegativeRPN":
-        raise ValueError(
-            f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}; it must be 'HardNegativeRPN' or 'RPN'"
-        )
+        message = f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}"
+        raise ValueError(f"{message}; it must be 'HardNegativeRPN' or 'RPN'")
     return cfg
 
 

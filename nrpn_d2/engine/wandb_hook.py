@@ -22,10 +22,8 @@ def check_wandb(cfg: CfgNode) -> None:
     try:
         importlib.import_module("wandb.sdk")  # "wandb" may be a folder of earlier runs
     except ImportError:
-        raise ValueError(
-            f"WANDB_PROJECT is {cfg.WANDB_PROJECT!r}, and wandb is not installed; pip install "
-            "wandb, or leave the key empty"
-        ) from None
+        message = f"WANDB_PROJECT is {cfg.WANDB_PROJECT!r}, and wandb is not installed"
+        raise ValueError(f"{message}; pip install wandb, or leave the key empty") from None
 
 
 class WandbHook(HookBase):
@@ -62,10 +60,9 @@ class WandbHook(HookBase):
                 resume="allow",
             )
         except wandb.Error as error:
-            raise ValueError(
-                f"WANDB_PROJECT is {self._cfg.WANDB_PROJECT!r}: {error}; log in with wandb login, "
-                "set WANDB_MODE=offline, or leave the key empty"
-            ) from error
+            remedy = "log in with wandb login, set WANDB_MODE=offline, or leave the key empty"
+            message = f"WANDB_PROJECT is {self._cfg.WANDB_PROJECT!r}: {error}; {remedy}"
+            raise ValueError(message) from error
         with atomic_open(id_file, "w") as f:
             f.write(self._run.id)
 

@@ -109,10 +109,8 @@ def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     for axes in grid.flat[max(len(shown), 1) :]:
         axes.remove()
     if len(shown) < len(names):
-        figure.suptitle(
-            f"{len(shown)} of {len(names)} classes; all are in results.json",
-            y=1 - 0.1 / figure.get_figheight(),
-        )
+        title = f"{len(shown)} of {len(names)} classes; all are in results.json"
+        figure.suptitle(title, y=1 - 0.1 / figure.get_figheight())
     if not shown:
         _note(grid[0, 0], "class")
     draw_legend(figure, grid[0, 0].lines, runs)
@@ -137,14 +135,9 @@ def _panels(count: int, num_runs: int) -> tuple[Figure, np.ndarray]:
     width, height = 3 * columns, 2.8 * rows + below - 0.2  # inches
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(
-        left=0.6 / width,
-        right=1 - 0.15 / width,
-        bottom=below / height,
-        top=1 - 0.65 / height,
-        wspace=0.75 / (3 - 0.75),
-        hspace=0.85 / (2.8 - 0.85),
-    )
+    sides = {"left": 0.6 / width, "right": 1 - 0.15 / width}
+    sides |= {"bottom": below / height, "top": 1 - 0.65 / height}
+    figure.subplots_adjust(**sides, wspace=0.75 / (3 - 0.75), hspace=0.85 / (2.8 - 0.85))
     return figure, grid
 
 

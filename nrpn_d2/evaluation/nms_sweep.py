@@ -43,18 +43,10 @@ def propose(
     anchors = rpn.anchor_generator(maps)
     logits, deltas = rpn.predict(maps)
     boxes = rpn._decode_proposals(anchors, deltas)
+    limits = rpn.pre_nms_topk[False], num_proposals, rpn.min_box_size, False  # not in training
     outputs = {}
     for threshold in nms_thresholds:
-        proposals = find_top_rpn_proposals(
-            boxes,
-            logits,
-            images.image_sizes,
-            threshold,
-            rpn.pre_nms_topk[False],
-            num_proposals,
-            rpn.min_box_size,
-            False,
-        )
+        proposals = find_top_rpn_proposals(boxes, logits, images.image_sizes, threshold, *limits)
         outputs[threshold] = [
             {"proposals": detector_postprocess(x, image["height"], image["width"])}
             for x, image in zip(proposals, batched_inputs)
@@ -86,18 +78,12 @@ def evaluate_along_nms(
     """
     model.eval()
     common = {"budgets": budgets, "ground_truth": load_ground_truth(dataset_name)}
-    evaluators = {
-        threshold: DatasetEvaluators(
-            [
-                ProposalRecallEvaluator(
-                    dataset_name, iou_thresholds=iou_thresholds, left_out=left_out, **common
-                ),
-                ProposalErrorEvaluator(dataset_name, **common),
-                ScoreEvaluator(dataset_name, **common),
-            ]
-        )
-        for threshold in nms_thresholds
-    }
+    of_recall = {"iou_thresholds": iou_thresholds, "left_out": left_out}
+    evaluators = {}
+    for threshold in nms_thresholds:
+        recall = ProposalRecallEvaluator(dataset_name, **of_recall, **common)
+        others = [kind(dataset_name, **common) for kind in (ProposalErrorEvaluator, ScoreEvaluator)]
+        evaluators[threshold] = DatasetEvaluators([recall, *others])
     for batched_inputs in loader:
         outputs = propose(model, batched_inputs, nms_thresholds, max(budgets))
         for threshold, evaluator in evaluators.items():

@@ -78,11 +78,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
             results[task], curves[task] = self._evaluate_task(parts)
         self.curves = {"precision_recall": curves}
         names = self.ground_truth.class_names
+        absent = "class '%s' has no object to be found; its AP is n/a and left out of the mean"
         for c in sorted(set(range(len(names))) - set(self._present)):
-            logger.warning(
-                "class '%s' has no object to be found; its AP is n/a and left out of the mean",
-                names[c],
-            )
+            logger.warning(absent, names[c])
         logger.info(
             "Average precision (%%) at IoU 0.5 on %s, %s:\n%s",
             *(self.ground_truth.dataset_name, self._metric, self._table(results)),
