@@ -39,8 +39,8 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
         for path in members:
             curves[f"{group}, {names[path]}" if several else group] = runs[path]["curves"]
     table = comparison_table(columns)
-    with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
-        f.write(table + "\n")
+    with atomic_open(os.path.join(output_dir, "comparison.txt"), "wb") as f:
+        f.write(f"{table}\n".encode("utf-8", "backslashreplace"))  # of a folder's name
     draw_runs(output_dir, curves)
     return table
 
@@ -49,16 +49,24 @@ def group_runs(arguments: Sequence[str]) -> dict[str, list[str]]:
     """Return name -> paths, of one run or of several seeds; see :func:`compare_runs`.
 
     Raises:
-        ValueError: the same run twice.
+        ValueError: the same run or name twice, or an empty path.
     """
     groups: list[tuple[str, list[str]]] = []
     for argument in arguments:
         name, equals, members = argument.partition("=")
         is_group = equals and not os.path.exists(argument)
         groups.append((name, members.split(",")) if is_group else ("", [argument]))
+        if not all(groups[-1][1]):
+            raise ValueError(f"{argument}: a path is empty; delete the comma or '=' beside it")
     paths = [path for _, members in groups for path in members]
     names = dict(zip(paths, run_names(paths)))
-    return {name or names[members[0]]: members for name, members in groups}
+    named: dict[str, list[str]] = {}
+    for name, members in groups:
+        name = name or names[members[0]]
+        if name in named:
+            raise ValueError(f"{name} is given twice; write {name}=PATH,PATH for several seeds")
+        named[name] = members
+    return named
 
 
 def run_names(paths: Sequence[str]) -> list[str]:

@@ -39,7 +39,7 @@ def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
         step = math.lcm(*widths) // widths[row]
         for n, (key, title) in enumerate(titles[row].items()):
             axes = figure.add_subplot(grid[row, n * step : (n + 1) * step])
-            for style, curves in zip(STYLES, runs.values()):
+            for style, curves in zip(STYLES(), runs.values()):
                 axes.plot(curves[x], curves[y][key], **style)
             ylabel = "average recall" if key == "AR" else "recall"
             axes.set(xlabel=labels[row], ylabel=ylabel, title=title, ylim=(0, 1.02))
@@ -77,7 +77,7 @@ def false_positive_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     """Draw recall against background proposals per image, over all score thresholds."""
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for style, curve in zip(STYLES, runs.values()):
+    for style, curve in zip(STYLES(), runs.values()):
         axes.plot(curve["per_image"], np.asarray(curve["recall"], float), **style)
     axes.set(xlabel="background proposals per image", ylabel="recall, IoU 0.5", ylim=(0, 1.02))
     _count_axis(axes)
@@ -95,7 +95,7 @@ def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure, grid = _panels(len(shown), len(runs))
     for axes, name in zip(grid.flat, shown):
         aps = []
-        for style, by_task in zip(STYLES, runs.values()):
+        for style, by_task in zip(STYLES(), runs.values()):
             precisions = by_task["bbox"][name]
             aps.append(100 * float(np.mean(precisions)))
             axes.plot(np.linspace(0, 1, len(precisions)), precisions, **style)
@@ -118,7 +118,9 @@ def precision_recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _count_axis(axes: Axes) -> None:
-    """Make the x axis logarithmic, with 1, 10, 100 written as such."""
+    """Make the x axis logarithmic, with 1, 10, 100 written as such, if there is anything to see."""
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        return  # matplotlib cannot scale it
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")

@@ -93,7 +93,7 @@ def evaluate_along_nms(
             name: value
             for metrics in evaluator.evaluate().values()
             for name, value in metrics.items()
-            if "-" not in name  # in front of a class
+            if name.partition("-")[2] in ("", "seen", "unseen")  # else a class
         }
         for threshold, evaluator in evaluators.items()
     }

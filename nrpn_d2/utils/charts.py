@@ -86,13 +86,18 @@ def line_chart(
     if not len(xs) or not len(ys):
         return Html()
     low, high = y_range or (min(ys.min(), 0), max(ys.max(), 0) or 1)
-    x = _Axis(xs.min(), max(xs.max(), xs.min() + 1e-9), _LEFT, WIDTH - _RIGHT, log_x)
+    first, last = xs.min(), xs.max()
+    if first == last:  # a point alone
+        last += max(1, 0.05 * abs(last))
+    x = _Axis(first, last, _LEFT, WIDTH - _RIGHT, log_x)
     y = _Axis(low, high * 1.02, HEIGHT - _BOTTOM, _TOP, False)
     drawn = [*_grid(x, y), *_marks(marks, x)]
     looks = [_look(number, line) for number, line in enumerate(lines)]
     for line, look in zip(lines, looks):
         if line.low is not None and line.high is not None:
-            around = [*line.x, *line.x[::-1]], [*line.low, *line.high[::-1]]
+            ends = np.array([line.x, line.low, line.high], float)
+            at, *ends = ends[:, np.isfinite(ends).all(axis=0)]
+            around = np.append(at, at[::-1]), np.append(ends[0], ends[1][::-1])
             drawn.append(element("path", d=_path(x, y, *around), class_=f"band {look}"))
         drawn.append(element("path", d=_path(x, y, line.x, line.y), class_=look))
     middle, centre = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2

@@ -1,6 +1,13 @@
+import os
+
 import pytest
 
-from nrpn_d2.evaluation.comparison import compare_runs, comparison_table, run_names
+from nrpn_d2.evaluation.comparison import (
+    compare_runs,
+    comparison_table,
+    group_runs,
+    run_names,
+)
 from nrpn_d2.evaluation.runs import write_run
 
 RPN = {
@@ -35,6 +42,26 @@ def test_runs_are_named_after_their_folders():
     assert run_names(paths) == ["a/bccd/s0", "b/bccd/s0"]
     with pytest.raises(ValueError, match="out/rpn/inference is given twice"):
         run_names(["out/rpn", "out/rpn/inference"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["A=a", "A=b"], "A is given twice; write A=PATH,PATH"),
+        (["q/x", "x=q/y"], "x is given twice"),
+        (["A=a,"], "A=a,: a path is empty"),
+    ],
+)
+def test_groups_that_would_lose_a_run(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        group_runs(arguments)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    folder = os.path.join(tmp_path, os.fsdecode(b"r\xff"))
+    write_run(folder, "rings", RPN, {})
+    compare_runs([folder], str(tmp_path))
+    assert r"r\udcff" in (tmp_path / "comparison.txt").read_text()
 
 
 def test_runs_of_different_datasets_are_refused(tmp_path):

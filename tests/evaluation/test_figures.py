@@ -79,6 +79,23 @@ def test_false_positive_figure_overlays_runs():
     np.testing.assert_array_equal(figure.axes[0].get_lines()[1].get_ydata(), [0.2, np.nan])
 
 
+def test_more_runs_than_styles_are_all_drawn():
+    names = [f"run {n}" for n in range(len(figures.STYLES) + 1)]
+    curve = {"per_image": [0.1, 1], "recall": [0.2, 0.5]}
+    for figure in (
+        recall_figure(dict.fromkeys(names, curves(1.0))),
+        false_positive_figure(dict.fromkeys(names, curve)),
+        precision_recall(1, len(names)),
+    ):
+        assert len(figure.axes[0].get_lines()) == len(names)
+
+
+def test_recall_without_an_object_is_nothing_to_draw():
+    curve = {"per_image": [0.1, 1], "recall": [None, None]}
+    for figure in (recall_figure({"RPN": curves(np.nan)}), false_positive_figure({"RPN": curve})):
+        FigureCanvasAgg(figure).draw()
+
+
 def test_precision_recall_figure_has_a_panel_per_class():
     runs = {
         "RPN": {"bbox": {"ring": np.array([1, 0.5, 0]), "disc": np.zeros(3)}},

@@ -53,6 +53,7 @@ def test_metrics_are_those_of_the_evaluators(model):
             nms_thresholds=(0.5, 0.7),
             budgets=(5, 50),
             iou_thresholds=(0.5, 0.7),
+            left_out=["dog"],
         )
         assert set(results) == {0.5, 0.7}
         evaluators = [
@@ -67,4 +68,5 @@ def test_metrics_are_those_of_the_evaluators(model):
                 for name, value in metrics.items():
                     if not name.endswith(("-cat", "-dog")):
                         assert results[0.7][name] == pytest.approx(value, nan_ok=True), name
-        assert "AR@5-cat" not in results[0.7] and "ECE@50" in results[0.7]
+        assert "AR@5-cat" not in results[0.7] and {"AR@5-seen", "R50-unseen"} < set(results[0.7])
+        assert "ECE@50" in results[0.7]

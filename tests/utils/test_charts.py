@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from nrpn_d2.utils.charts import HEIGHT, WIDTH, Line, Mark, line_chart
 
@@ -60,6 +61,21 @@ def test_bands_marks_and_legend():
     range_, place = re.findall(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)"', svg)
     assert float(range_[1]) > 100 > 5 > float(place[1])
     assert "&lt;warm-up&gt;" in svg and "&lt;a&gt;" in svg and "<h3>&lt;t&gt;</h3>" in svg
+
+
+def test_a_band_is_drawn_where_it_is_known():
+    low, high = [0.5, 0.5, np.nan, np.nan], [1.5, 1.5, np.nan, 1.5]
+    svg = line_chart("t", [Line("a", range(4), [1, 1, 1, 1], low, high)], "x")
+    (band,) = paths(svg, "band c0")
+    (a, b, c, d), (line,) = band, paths(svg, "c0")
+    assert a[0] == d[0] == line[0][0] and b[0] == c[0] == line[1][0]
+    assert a[1] == b[1] > line[0][1] > c[1] == d[1]
+
+
+@pytest.mark.parametrize("x", [0.5, 19_999, 2e7, 1e300])
+def test_the_ticks_around_a_point_alone_differ(x):
+    below = labels(line_chart("t", [Line("a", [x], [1])], "x", y_range=(0, 1)))[:-7]
+    assert len(set(below)) == len(below) > 0
 
 
 def test_nothing_to_draw():
