@@ -72,7 +72,9 @@ def find_candidates(
             that none of cross-validation's judges what it was trained on.
     """
     candidates: list[Candidate] = []
-    predictions = [_judged(found, truth) for found in predictions]
+    judged = [_judged(found, truth) for found in predictions]
+    if all(x is not None for x in judged):  # else their scores could not be compared
+        predictions = judged
     for image_id, n in truth.image_index.items():
         of_models = []
         for found in (found[image_id] for found in predictions if image_id in found):
@@ -84,19 +86,21 @@ def find_candidates(
 
 def _judged(
     found: Mapping[Hashable, Predictions], truth: GroundTruth
-) -> dict[Hashable, Predictions]:
-    """Multiply the scores of one model by the second judge's, where the model has looked again."""
+) -> dict[Hashable, Predictions] | None:
+    """Multiply the scores of one model by the second judge's; None where that cannot judge."""
     order = [image_id for image_id in truth.image_index if image_id in found]
     if not order or any(found[image_id].features is None for image_id in order):
-        return dict(found)
+        return None
     counts = [len(found[image_id].scores) for image_id in order]
     images = np.repeat([truth.image_index[image_id] for image_id in order], counts)
     is_object = np.concatenate([_is_object(found[i], truth, truth.image_index[i]) for i in order])
     features = np.concatenate([found[image_id].features for image_id in order])
-    judged = np.split(judge(features, is_object, images), np.cumsum(counts)[:-1])
+    factors = judge(features, is_object, images)
+    if factors is None:
+        return None
     return {
         image_id: found[image_id]._replace(scores=found[image_id].scores * factor)
-        for image_id, factor in zip(order, judged)
+        for image_id, factor in zip(order, np.split(factors, np.cumsum(counts)[:-1]))
     }
 
 
@@ -133,7 +137,7 @@ def _clusters(
         per_model = np.zeros(len(of_models))
         np.maximum.at(per_model, models[near], scores[near])
         votes = np.bincount(classes[near] + 1, scores[near], len(class_names) + 1)
-        box = np.average(boxes[near], axis=0, weights=scores[near])
+        box = np.average(boxes[near], axis=0, weights=np.maximum(scores[near], 1e-12))
         yield Candidate(
             image_id,
             tuple(box.round(2).tolist()),

@@ -68,7 +68,7 @@ def write_sheet(path: str, candidates: Sequence[Candidate], truth: GroundTruth) 
 def _card(number: int, candidate: Candidate, truth: GroundTruth) -> Html:
     names, n = truth.class_names, truth.index_of(candidate.image_id)
     suggested = candidate.class_name or (names[0] if len(names) == 1 else "")
-    options = (element("option", x, selected=x == suggested or None) for x in ["", *names])
+    options = (element("option", x, value=x, selected=x == suggested or None) for x in ["", *names])
     caption = f"{number}. {candidate.class_name or 'object'}, score {candidate.score:.2f}, "
     caption += f"agreement {candidate.agreement:.0%}: {os.path.basename(truth.file_names[n])}"
     radio = functools.partial(element, "input", type="radio", name_=f"decision{number}")

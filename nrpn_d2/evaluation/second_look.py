@@ -20,7 +20,7 @@ from ..utils.seeding import seeded
 
 _VIEWS = ((1.0, False), (1.0, True), (1.4, False), (1.4, True), (2.0, False))  # scale, mirrored
 _FOLDS, _EPOCHS, _BATCH, _HIDDEN = 5, 15, 128, 64
-_FEWEST = 50  # of either kind, to learn from
+_FEWEST = 50  # of either kind, for each network to learn from
 
 
 def can_look(model: nn.Module) -> bool:
@@ -59,13 +59,13 @@ def look_again(
         maps = model.backbone(model.preprocess_image([{"image": image}]).tensor)
         pooled = heads.box_pooler([maps[f] for f in heads.box_in_features], [Boxes(seen * scale)])
         of_boxes = heads.box_head(pooled).flatten(1)
-        logits, _ = heads.box_predictor(of_boxes)
-        scores.append(logits.softmax(dim=1).gather(1, classes[:, None])[:, 0])
-        features.append(of_boxes.half())
+        (probs,) = heads.box_predictor.predict_probs(heads.box_predictor(of_boxes), [boxes])
+        scores.append(probs.gather(1, classes[:, None])[:, 0])
+        features.append(of_boxes.clamp(-6e4, 6e4).half())  # float16 ends at 65,504
     return torch.stack(scores).mean(dim=0), torch.stack(features, dim=1)
 
 
-def judge(features: np.ndarray, is_object: np.ndarray, images: np.ndarray) -> np.ndarray:
+def judge(features: np.ndarray, is_object: np.ndarray, images: np.ndarray) -> np.ndarray | None:
     """Return for each of K detections how much it looks like those with labels, from 0 to 1.
 
     Args:
@@ -74,21 +74,21 @@ def judge(features: np.ndarray, is_object: np.ndarray, images: np.ndarray) -> np
         images: (K,) numbers of the images.
 
     Returns:
-        (K,); 1 for all where there is too little to learn from.
+        (K,); None where there is too little to learn from.
     """
-    if min((is_object == 1).sum(), (is_object == 0).sum()) < _FEWEST:
-        return np.ones(len(is_object))
-    order = np.random.default_rng(0).permutation(images.max() + 1)
+    order = np.random.default_rng(0).permutation(images.max(initial=0) + 1)
     folds = torch.from_numpy(order[images] % _FOLDS)
     targets = torch.from_numpy(is_object).float()
+    learned = [(folds != fold) & (targets >= 0) for fold in range(_FOLDS)]
+    if min((targets[x] == kind).sum() for x in learned for kind in (0, 1)) < _FEWEST:
+        return None
     judged = torch.zeros(len(targets))
     for view in range(features.shape[1]):
         x = torch.from_numpy(features[:, view]).float()
         x = (x - x.mean(dim=0)) / (x.std(dim=0) + 1e-3)
         for fold in range(_FOLDS):
-            learned = ((folds != fold) & (targets >= 0)).nonzero()[:, 0]
             with seeded(0, view, fold):
-                network = _fit(x[learned], targets[learned])
+                network = _fit(x[learned[fold]], targets[learned[fold]])
             with torch.no_grad():
                 judged[folds == fold] += network(x[folds == fold])[:, 0].sigmoid()
     return (judged / features.shape[1]).double().numpy()

@@ -46,11 +46,12 @@ function restore() {
   } catch { /* nothing is kept, or not by this page */ }
 }
 
+// A candidate stays text: JSON.parse would round the number of an image above 2 ** 53
 function decisions() {
   return cards.filter(chosen).map((card) => {
-    const entry = { ...JSON.parse(card.dataset.candidate), decision: chosen(card) };
+    const entry = { decision: chosen(card) };
     if (entry.decision !== "background" && classOf(card)) entry.class = classOf(card);
-    return entry;
+    return `${card.dataset.candidate.slice(0, -1)}, ${JSON.stringify(entry).slice(1)}`;
   });
 }
 
@@ -61,12 +62,13 @@ document.querySelector("#export").addEventListener("click", () => {
     said.textContent = "This object needs a class";
     return;
   }
-  const content = { dataset: sheet.dataset.dataset, decisions: decisions() };
+  const dataset = JSON.stringify(sheet.dataset.dataset);
+  const content = `{"dataset": ${dataset}, "decisions": [\n${decisions().join(",\n")}\n]}\n`;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(content, null, 1)]));
+  link.href = URL.createObjectURL(new Blob([content]));
   link.download = "decisions.json";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the download may begin later
 });
 
 // o, b, i and u decide and go on; j and k only go; a digit is a class
@@ -77,6 +79,7 @@ document.addEventListener("keydown", (event) => {
   const current = cards.indexOf(event.target.closest(".candidate"));
   const decision = { o: "object", b: "background", i: "ignore", u: "" }[event.key];
   const card = cards[Math.max(current, 0)];
+  if (!card) return;
   let next = null;
   if (decision !== undefined) {
     choose(card, decision);

@@ -24,7 +24,7 @@ from PIL import Image
 from .saving import atomic_open
 
 _SIDE = 288  # pixels of a picture's longer side
-_BOXES = 100  # drawn on a picture
+MAX_BOXES = 100  # drawn on a picture
 _VOID = ("img", "input", "br")
 
 
@@ -154,9 +154,15 @@ def picture(image: np.ndarray, boxes: Sequence[Box] = (), alt: str = "", side: i
     small.save(encoded, "JPEG", quality=75)
     href = f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
     pixels = element("image", href=href, width=width, height=height, preserveAspectRatio="none")
-    drawn = (_rectangle(box, width, height) for box in reversed(boxes[:_BOXES]))
+    inside = [box for box in boxes if _touches(box.corners, width, height)][:MAX_BOXES]
+    drawn = (_rectangle(box, width, height) for box in reversed(inside))
     attributes = {"viewBox": f"0 0 {width} {height}", "aria-label": alt or "picture"}
     return zoomable("svg", pixels, *drawn, class_="picture", **attributes)
+
+
+def _touches(corners: Sequence[float], width: int, height: int) -> bool:
+    x0, y0, x1, y1 = corners
+    return x1 >= 0 and y1 >= 0 and x0 <= width and y0 <= height
 
 
 def file_picture(path: str, boxes: Sequence[Box] = (), side: int = _SIDE) -> Html:

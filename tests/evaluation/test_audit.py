@@ -58,6 +58,19 @@ def test_an_image_is_judged_by_the_models_that_have_it():
     assert candidate.score == pytest.approx(0.9)
 
 
-def test_proposals_suggest_no_class():
-    (candidate,) = find_candidates([{"a": found((FREE, 0.9, -1))}], truth("a"))
-    assert candidate.class_name == ""
+@pytest.mark.parametrize("score", [0.9, 0])
+def test_proposals_suggest_no_class(score):
+    (candidate,) = find_candidates([{"a": found((FREE, score, -1))}], truth("a"))
+    assert candidate.class_name == "" and candidate.box == FREE
+
+
+def test_where_one_fold_has_too_little_none_is_judged_again():
+    rng, boxes = np.random.default_rng(0), found((LABEL, 0.9, 0), (FREE, 0.9, 0))
+    features = np.array([1, -1])[:, None, None] + rng.normal(0, 0.1, (80, 2, 1, 8))
+    images = [boxes._replace(features=x.astype(np.float16)) for x in features]
+    labels = np.repeat([LABEL], 80, axis=0).astype(float)
+    no = np.zeros(80, bool)
+    data = GroundTruth("set", ["cat"], {n: n for n in range(80)}, labels, no * 1, no, no, range(80))
+    folds = [dict(enumerate(images[:70])), dict(enumerate(images[70:], 70))]
+    assert {c.score for c in find_candidates(folds, data)} == {0.9}
+    assert max(c.score for c in find_candidates(folds[:1], data)) < 0.9  # as it is judged alone

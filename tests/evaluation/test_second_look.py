@@ -46,6 +46,17 @@ def test_scores_are_means_over_the_views(model, monkeypatch):
     assert len(nothing) == len(features) == 0
 
 
+def test_scores_are_the_predictors_and_features_finite(model, monkeypatch):
+    heads, (image,) = model.roi_heads, noise((96, 128))
+    monkeypatch.setattr(heads.box_predictor, "predict_probs", lambda x, _: [x[0].sigmoid()])
+    forward = heads.box_head.forward
+    monkeypatch.setattr(heads.box_head, "forward", lambda x: 1e6 * forward(x).sign())
+    scores, features = look(model, image, BOXES, ((1.0, False),), monkeypatch)
+    assert np.isfinite(features.numpy()).all() and features.max() > 5e4
+    logits, _ = heads.box_predictor(1e6 * features[:, 0].float().sign())
+    assert torch.allclose(scores, logits.sigmoid()[[0, 1], [0, 1]])
+
+
 def test_which_models_can_look(model):
     assert can_look(model)
     for other in (
@@ -82,6 +93,7 @@ def test_nothing_is_judged_by_what_learned_from_it():
     assert 0.35 < ranked(judge(features, is_object, images), is_object == 1) < 0.65
 
 
-def test_too_few_to_learn_from():
-    features, _, is_object, images = detections(60)
-    assert (judge(features, is_object, images) == 1).all()
+@pytest.mark.parametrize("count, num_images", [(60, 100), (400, 1), (0, 1)])
+def test_too_few_to_learn_from(count, num_images):
+    features, _, is_object, images = detections(count)
+    assert judge(features, is_object, images % num_images) is None

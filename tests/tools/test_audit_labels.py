@@ -6,6 +6,7 @@ import shutil
 from types import SimpleNamespace
 
 import audit_labels
+import numpy as np
 import pytest
 from browser import WIDTHS, opened
 from detectron2.data import DatasetCatalog
@@ -15,7 +16,7 @@ from voc_folder import write_voc_folder
 from nrpn_d2.engine.defaults import build_cfg
 from nrpn_d2.evaluation.audit import Candidate
 from nrpn_d2.evaluation.audit_page import write_candidates, write_sheet
-from nrpn_d2.evaluation.ground_truth import load_ground_truth
+from nrpn_d2.evaluation.ground_truth import GroundTruth, load_ground_truth
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'"
 NAMES = ["cat", HOSTILE]
@@ -95,6 +96,24 @@ def test_decide_reload_export_and_apply(sheet, own, browser, width):
     assert [(a["category_id"], a["difficult"]) for a in first] == [(0, 0), (0, 0)]
     assert [(a["category_id"], a["difficult"]) for a in second] == [(1, 1), (1, 0)]
     assert second[0]["bbox"] == [10, 5, 20, 15]
+
+
+def test_numbers_and_names_are_exported_as_they_are(browser, tmp_path):
+    number, name, path = 2**53 + 1, "a  b", tmp_path / "audit.html"
+    empty = np.zeros((0, 4)), *[np.zeros(0, int)] * 4
+    truth = GroundTruth("set", [name], {number: 0}, *empty, [""])
+    write_sheet(str(path), [CANDIDATES[0]._replace(image_id=number, class_name=name)], truth)
+    with opened(browser, path) as page:
+        page.keyboard.press("o")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export").click()
+        content = json.loads(download.value.path().read_text())
+    box = list(CANDIDATES[0].box)
+    entry = {"image_id": number, "box": box, "decision": "object", "class": name}
+    assert content == {"dataset": "set", "decisions": [entry]}
+    write_sheet(str(path), [], truth)
+    with opened(browser, path) as page:
+        page.keyboard.press("o")
 
 
 @pytest.fixture

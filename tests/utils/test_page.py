@@ -5,6 +5,7 @@ import pytest
 from browser import WIDTHS, column, opened
 
 from nrpn_d2.utils.page import (
+    MAX_BOXES,
     Box,
     Cell,
     Html,
@@ -96,6 +97,11 @@ def test_markup_is_made_by_markup_alone():
     assert markup("<", Html("<br>"), 1) == "&lt;<br>1"
     assert element("a", "&", class_='"', x=True, y=None) == '<a class="&quot;" x>&amp;</a>'
     assert isinstance(markup(), Html) and element("br") == "<br>"
+
+
+def test_boxes_beside_the_picture_take_no_place():
+    boxes = [Box((20, 0, 30, 9))] * MAX_BOXES + [Box((1, 1, 5, 5), label="inside")]
+    assert "inside" in picture(np.zeros((10, 10, 3)), boxes)
 
 
 @pytest.mark.parametrize(
