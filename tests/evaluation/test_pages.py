@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from browser import WIDTHS, column, opened
 from PIL import Image
 from run_folders import DATASET, HOSTILE, write_history, write_run_folder
 
-from nrpn_d2.evaluation.page.folder import MAX_POINTS, read_folder
+from nrpn_d2.evaluation.page import series
+from nrpn_d2.evaluation.page.folder import MAX_POINTS, Evaluation, read_folder
+from nrpn_d2.evaluation.page.images import Mistakes
 from nrpn_d2.evaluation.page.pages import write_run_page
+from nrpn_d2.utils.page import Box
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,10 @@ def test_the_page_in_a_browser(run_folder, browser, width):
 
 
 def test_a_run_that_has_hardly_begun_has_a_page(tmp_path):
+    for name in ("pictures", "edge_boxes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pictures" / "vanished.jpg").symlink_to("nowhere")
+    (tmp_path / "edge_boxes" / "results.json").write_text('{"dataset": "x", "metrics": {}}')
     write_run_page(str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     assert "No iteration is logged yet" in page and "no evaluation yet" in page
@@ -73,6 +82,9 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path):
     assert "Unfinished: 10 of 500 iterations" in (tmp_path / "index.html").read_text()
 
 
+HUGE = 10**400
+
+
 @pytest.mark.parametrize(
     "file, content",
     [
@@ -80,13 +92,20 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path):
         ("config.yaml", "SOLVER: {MAX_ITER: many}"),
         ("run.json", "[]"),
         ("metrics.json", '[1]\n{"iteration": []}\n{"iteration": 3, "total_loss": NaN}'),
+        ("metrics.json", f'{{"iteration": 1e999}}\n{{"iteration": 3, "total_loss": {HUGE}}}'),
+        ("pictures/10_a.jpg", "broken"),
         ("inference/results.json", "{}"),
+        (
+            "inference/results.json",
+            f'{{"dataset": "x", "metrics": {{"bbox": {{"AP50": {HUGE}}}}}}}',
+        ),
         ("inference/mistakes.json", '{"images": [1]}'),
         ("inference/results.json", '{"dataset": "x", "metrics": {}, "curves": {"mistakes": {}}}'),
     ],
 )
 def test_a_broken_file_costs_only_its_part(tmp_path, caplog, file, content):
     folder = write_run_folder(tmp_path / "run")
+    (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_text(content)
     write_run_page(str(folder))
     page = (folder / "index.html").read_text()
@@ -115,8 +134,9 @@ def test_a_long_history_is_thinned_and_a_resumed_one_in_order(tmp_path):
 
 def test_datasets_have_parts_of_their_own(tmp_path):
     folder = write_run_folder(tmp_path / "run")
-    results = json.loads((folder / "inference" / "results.json").read_text())
-    (folder / "inference" / "results.json").unlink()
+    earlier = folder / "inference" / "results.json"
+    results = json.loads(earlier.read_text())
+    os.utime(earlier, (1, 1))
     for name in ("a_test", "b_test"):
         (folder / "inference" / name).mkdir()
         path = folder / "inference" / name / "results.json"
@@ -126,6 +146,29 @@ def test_datasets_have_parts_of_their_own(tmp_path):
     write_run_page(str(folder))
     page = (folder / "index.html").read_text()
     assert re.findall(r"<h2>Results on (\w+)</h2>", page) == ["a_test", "b_test"]
+    earlier.touch()  # evaluated with one test set again
+    assert [*read_folder(str(folder)).evaluations] == [DATASET]
+
+
+def test_boxes_that_are_not_drawn_are_said_to_be_missing():
+    mistakes = Mistakes("", 110, 60, [Box((0, 0, 1, 1))] * 170)
+    assert "the first 100 of 170 boxes" in mistakes.figure("a.png")
+
+
+def test_precision_is_that_of_the_classes_worst_in_all_runs():
+    def run(precisions):
+        curves = {str(n): [x] * 3 for n, x in enumerate(precisions)}
+        evaluation = Evaluation({}, {"precision_recall": {"bbox": curves}}, {})
+        return SimpleNamespace(evaluations={"d": evaluation})
+
+    rising = np.arange(8) / 10
+    groups = {"A": [run(rising), run(rising[:7])], "B": [run(rising[::-1] / 2)]}
+    read = series.precision_by_recall("d", groups)
+    curves_of = series.of_evaluation("d", "precision_recall", read)
+    charts = series.charts("t", groups, curves_of, "x")
+    drawn = {re.search("<h3>t: (.)", x)[1]: re.findall(r"</i>([^<]+)", x) for x in charts}
+    # Class 7 is not in all runs of A, whose mean would be that of the others
+    assert drawn == dict.fromkeys("01234", ["A (2)", "B"]) | {"7": ["B"]}
 
 
 def test_missing_images_are_said_to_be_missing(tmp_path, caplog):

@@ -85,7 +85,7 @@ def read_folder(path: str, name: str = "") -> RunFolder:
         history=_columns(rows),
         last=max(rows, default=-1),
         evaluations=evaluations,
-        pictures=sorted(pictures, key=os.path.getmtime, reverse=True)[:MAX_PICTURES],
+        pictures=sorted(pictures, key=_changed, reverse=True)[:MAX_PICTURES],
     )
 
 
@@ -101,12 +101,18 @@ def _changes(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
 
 
 def _results_of(folder: str) -> list[str]:
-    """Return the results.json of each dataset."""
-    for inner in ("", "inference", "inference/*", "*"):
-        places = sorted(glob(os.path.join(escape(folder), inner, "results.json")))
-        if places:
-            break
-    return places
+    """Return the results.json of each dataset; those of earlier test sets may lie a level above."""
+    is_inner = os.path.basename(os.path.abspath(folder)) == "inference"
+    levels = [
+        sorted(glob(os.path.join(escape(folder), inner, "results.json")))
+        for inner in ("", *(("*",) if is_inner else ("inference", "inference/*")))
+    ]
+    return max(levels, key=lambda places: max(map(_changed, places), default=-1))
+
+
+def _changed(path: str) -> float:
+    """Return when a file was changed last; 0 for one that vanished meanwhile."""
+    return os.path.getmtime(path) if os.path.exists(path) else 0
 
 
 def _tolerant(read: Callable[[str], Any], path: str) -> Any:
@@ -115,7 +121,7 @@ def _tolerant(read: Callable[[str], Any], path: str) -> Any:
         return None
     try:
         return read(path)
-    except ValueError as error:
+    except (ArithmeticError, OSError, ValueError) as error:
         logger.warning("Left out of the page: %s", error)
         return None
 
@@ -138,13 +144,13 @@ def _history_rows(path: str) -> dict[int, dict[str, float]]:
             try:
                 row = json.loads(line)
                 iteration = int(row["iteration"])
-            except (ValueError, TypeError, LookupError, RecursionError):
+                drawn = {
+                    key: float(value)
+                    for key, value in row.items()
+                    if isinstance(value, (int, float)) and _DRAWN.fullmatch(key)
+                }
+            except (ArithmeticError, ValueError, TypeError, LookupError, RecursionError):
                 continue  # the last line of a run that was killed
-            drawn = {
-                key: float(value)
-                for key, value in row.items()
-                if isinstance(value, (int, float)) and _DRAWN.fullmatch(key)
-            }
             rows.setdefault(iteration, {}).update(drawn)
     return rows
 

@@ -4,7 +4,18 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...utils.page import Box, Html, details, element, figure, file_picture, grid, legend, section
+from ...utils.page import (
+    MAX_BOXES,
+    Box,
+    Html,
+    details,
+    element,
+    figure,
+    file_picture,
+    grid,
+    legend,
+    section,
+)
 from .folder import RunFolder
 from .series import Groups
 
@@ -25,7 +36,10 @@ class Mistakes(NamedTuple):
 
     def figure(self, name: str) -> Html:
         picture = file_picture(self.file_name, self.boxes, SIDE)
-        return figure(picture, f"{name}: {self.wrong} wrong, {self.missed} missed")
+        caption = f"{name}: {self.wrong} wrong, {self.missed} missed"
+        if len(self.boxes) > MAX_BOXES:
+            caption += f" (drawn: the first {MAX_BOXES} of {len(self.boxes)} boxes)"
+        return figure(picture, caption)
 
 
 def image_mistakes(run: RunFolder, dataset: str) -> list[Mistakes]:

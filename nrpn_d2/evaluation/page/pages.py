@@ -88,7 +88,7 @@ def _guarded(build: Callable[[], Iterable[Html]]) -> Html:
     """Return what ``build`` gives; a broken file costs one part of the page."""
     try:
         return Html("".join(build()))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         logger.warning("A part of the page is left out: %r", error)
         return paragraph(f"This part could not be made: {error!r}", class_="soft")
 
@@ -139,7 +139,8 @@ def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
     yield from of("recall", series.recall_by_number, "Recall", *labels, log_x=True)
     yield from of("recall", series.recall_by_iou, "Recall by IoU", "IoU", "recall")
     kind, title = "precision_recall", "Precision, IoU 0.5"
-    yield from of(kind, series.precision_by_recall, title, "recall", "precision")
+    worst = series.precision_by_recall(dataset, groups)
+    yield from of(kind, worst, title, "recall", "precision")
 
 
 def _mistakes(dataset: str, groups: series.Groups) -> Iterator[Html]:

@@ -4,6 +4,7 @@ One run: a chart has all curves of a kind. Several: a chart for each curve, with
 the mean of its runs, and the 95 % interval of the mean as a band.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,10 @@ def evaluations_of(dataset: str, groups: Groups) -> dict[str, list[Evaluation]]:
 def charts(
     title: str, groups: Groups, curves_of: Callable[[RunFolder], Curves], *labels: str, **options
 ) -> list[Html]:
-    """Return the charts of ``curves_of`` each run; options are those of ``line_chart``."""
+    """Return the charts of ``curves_of`` each run; options are those of ``line_chart``.
+
+    A group is left out of a chart unless all its runs have the curve.
+    """
     curves = {name: [curves_of(run) for run in runs] for name, runs in groups.items()}
     if sum(map(len, curves.values())) == 1:
         ((only,),) = curves.values()
@@ -47,9 +51,9 @@ def charts(
         line_chart(
             f"{title}: {name}",
             [
-                _mean_line(group, [run[name] for run in runs if name in run])._replace(color=color)
+                _mean_line(group, [run[name] for run in runs])._replace(color=color)
                 for color, (group, runs) in enumerate(curves.items())
-                if any(name in run for run in runs)
+                if all(name in run for run in runs)
             ],
             *labels,
             **options,
@@ -165,12 +169,19 @@ def score_rates(curve: Mapping[str, Any]) -> Curves:
     return {key: (curve["score"], _numbers(curve[key])) for key in ("precision", "recall", "F1")}
 
 
-def precision_by_recall(curve: Mapping[str, Any]) -> Curves:
-    """Return the curves of the classes; of many, those of the worst."""
-    by_class = {name: _numbers(values) for name, values in curve["bbox"].items()}
-    worst = sorted(by_class, key=lambda name: sum(by_class[name]) / len(by_class[name]))
-    shown = [name for name in by_class if name in worst[:MAX_CLASSES]]
-    return {name: (np.linspace(0, 1, len(by_class[name])), by_class[name]) for name in shown}
+def precision_by_recall(dataset: str, groups: Groups) -> Callable[[Any], Curves]:
+    """Return what reads the curves of the classes; of many, of those worst in all runs together."""
+    means: dict[str, list[float]] = {}
+    for e in itertools.chain(*evaluations_of(dataset, groups).values()):
+        for name, values in e.curves.get("precision_recall", {}).get("bbox", {}).items():
+            means.setdefault(name, []).append(np.mean(_numbers(values)))
+    worst = sorted(means, key=lambda name: np.mean(means[name]))[:MAX_CLASSES]
+
+    def read(curve: Mapping[str, Any]) -> Curves:
+        by_class = {name: _numbers(x) for name, x in curve["bbox"].items() if name in worst}
+        return {name: (np.linspace(0, 1, len(x)), x) for name, x in by_class.items()}
+
+    return read
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
