@@ -40,7 +40,7 @@ def recall_figure(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
         for n, (key, title) in enumerate(titles[row].items()):
             axes = figure.add_subplot(grid[row, n * step : (n + 1) * step])
             for style, curves in zip(STYLES(), runs.values()):
-                axes.plot(curves[x], curves[y][key], **style)
+                axes.plot(curves[x], np.asarray(curves[y][key], float), **style)
             ylabel = "average recall" if key == "AR" else "recall"
             axes.set(xlabel=labels[row], ylabel=ylabel, title=title, ylim=(0, 1.02))
             axes.grid(alpha=0.3)
