@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
+from ..utils.boxes import covered_fraction
 from .evaluator import PerImageEvaluator, read_scores
 from .ground_truth import GroundTruth
-from .proposal_errors import BACKGROUND_IOU, HIT_IOU
+from .proposal_errors import BACKGROUND_IOU, CROWD_FRACTION, HIT_IOU
 from .voc_ap import best_objects
 from .voc_evaluator import read_instances
 
 # Right and wrong as for VOC's AP: a detection claims the object of its class that it overlaps most;
 # the best-scored claim with IoU >= 0.5 is a hit and the others are duplicates. What claims nothing
 # is named after the object of any class that it overlaps most: IoU >= 0.5 "class", IoU >= 0.3
-# "localisation", less "background". A claim on a difficult object is ignored
+# "localisation", less "background". A claim on a difficult object is ignored and, as among the
+# proposals, what lies by half on a crowd (of its class)
 KINDS = ("hit", "duplicate", "class", "localisation", "background", "ignored")
 HIT, DUPLICATE, CLASS, LOCALISATION, BACKGROUND, IGNORED = range(len(KINDS))
 
@@ -34,8 +36,8 @@ class MistakeEvaluator(PerImageEvaluator):
     ``evaluate`` returns the task "mistakes": "threshold", the score at which F1 is largest; at it,
     "precision", "recall" and "F1" in percent and, per image, the numbers of each of KINDS and of
     "missed" objects. "precision-name", "recall-name", "F1-name" and "threshold-name", at which that
-    class's own F1 is largest, are those of a class; nan without objects. There is no such task for
-    proposals without logits.
+    class's own F1 is largest, are those of a class; nan without objects. A threshold is nan where
+    no score has a hit. There is no such task for proposals without logits.
 
     ``curves["mistakes"]`` has "score" with "precision", "recall" and "F1" (T,) in [0, 1];
     "confusions", rows of true class, predicted class and number, where class C is background (of an
@@ -86,7 +88,7 @@ class MistakeEvaluator(PerImageEvaluator):
         )
         overall = rates(hits.sum(0), errors.sum(0), counts.sum())
         at = best_threshold(overall["F1"])
-        results = {"threshold": float(THRESHOLDS[at])}
+        results = {"threshold": _suggested(overall["F1"])}
         kept = scores >= THRESHOLDS[at]
         confusions = _confusions(
             (kinds[kept], objects[kept], classes[kept]), gt_classes, truth.ignored, len(names)
@@ -98,7 +100,7 @@ class MistakeEvaluator(PerImageEvaluator):
         results["missed"] = float((counts.sum() - hits.sum(0)[at]) / num_images)
         for c, name in enumerate(names):
             of_class = rates(hits[c], errors[c], counts[c])
-            results[f"threshold-{name}"] = float(THRESHOLDS[best_threshold(of_class["F1"])])
+            results[f"threshold-{name}"] = _suggested(of_class["F1"])
             results |= {f"{k}-{name}": 100 * float(curve[at]) for k, curve in of_class.items()}
         self.curves["mistakes"] = {
             "score": THRESHOLDS,
@@ -114,7 +116,7 @@ class MistakeEvaluator(PerImageEvaluator):
             "dataset": truth.dataset_name,
             "classes": names,
             "kinds": KINDS,
-            "threshold": results["threshold"],
+            "threshold": float(THRESHOLDS[at]),
             "images": _by_image(truth, gt_classes, found, *detections),
         }
         return {"mistakes": results}
@@ -140,6 +142,10 @@ def match_detections(
     kinds = np.full(len(boxes), BACKGROUND)
     kinds[any_iou >= BACKGROUND_IOU] = LOCALISATION
     kinds[any_iou >= HIT_IOU] = CLASS
+    for crowd in np.flatnonzero(truth.crowd):
+        of_group = np.flatnonzero(groups == gt_groups[crowd])
+        on_crowd = covered_fraction(boxes[of_group], truth.boxes[crowd]) >= CROWD_FRACTION
+        kinds[of_group[on_crowd]] = IGNORED
     claiming = np.flatnonzero(iou >= HIT_IOU)
     kinds[claiming] = DUPLICATE
     kinds[claiming[np.unique(best[claiming], return_index=True)[1]]] = HIT
@@ -164,6 +170,10 @@ def best_threshold(f1: np.ndarray) -> int:
     equal = np.flatnonzero(f1 == np.nanmax(f1))
     in_a_row = equal[: 1 + np.argmax(np.diff(equal, append=len(f1) + 1) > 1)]
     return int(in_a_row[len(in_a_row) // 2])
+
+
+def _suggested(f1: np.ndarray) -> float:
+    return float(THRESHOLDS[best_threshold(f1)]) if (f1 > 0).any() else np.nan
 
 
 def _at_least(classes: np.ndarray, scores: np.ndarray, num_classes: int) -> np.ndarray:

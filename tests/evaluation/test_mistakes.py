@@ -73,6 +73,13 @@ def test_a_difficult_object_is_neither_missed_nor_an_error():
     assert [row[-1] for row in file["images"][0]["objects"]] == [2, 2, 1]
 
 
+def test_what_lies_on_a_crowd_of_its_class_is_no_error():
+    crowd = (0, 0, 40, 40), 0, "crowd"
+    rows = (A, 0, 0.9), (B, 0, 0.9), (A, 1, 0.9), (FAR, 0, 0.9)
+    _, _, file = evaluate([[crowd, (B, 0)]], [detections(*rows)])
+    assert kinds_of(file) == ["ignored", "hit", "background", "background"]
+
+
 def test_the_threshold_keeps_hits_and_drops_errors():
     rows = [(A, 0, 0.8), (FAR, 0, 0.3), (FAR, 1, 0.2)]
     results, curves, file = evaluate([[(A, 0)]], [detections(*rows)])
@@ -95,8 +102,10 @@ def test_proposals_are_of_one_class_and_duplicates_no_error():
 
 @pytest.mark.parametrize("objects", [[], [(A, 0)]])
 def test_nothing_is_found(objects):
+    assert np.isnan(evaluate([objects], [detections((FAR, 0, 0.9))])[0]["threshold"])
     results, curves, _ = evaluate([objects], [detections()])
     assert np.isnan(results["precision"]) and results["missed"] == len(objects)
+    assert np.isnan([results["threshold"], results["threshold-dog"]]).all()
     assert curves["confusions"] == [[0, 2, 1]] * len(objects)
 
 
