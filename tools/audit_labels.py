@@ -42,6 +42,10 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(args)
     if args.folds is not None and not 2 <= args.folds <= 20:
         parser.error(f"--folds is {args.folds}; it must be 2 to 20")
+    if args.top < 0:
+        parser.error(f"--top is {args.top}; it must be 0 or more")
+    if not 0 <= args.min_score <= 1:
+        parser.error(f"--min-score is {args.min_score}; it must be 0 to 1")
     return args
 
 

@@ -41,13 +41,15 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
     try:
         return cfg.merge_from_file(path, allow_unsafe=False)
     except RecursionError:
-        reason = "its _BASE_ leads back to itself; correct _BASE_"
+        reason = "its _BASE_ leads back to itself, or it is nested too deeply; correct that"
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text ({error}); is it a config file?"
     except yaml.YAMLError as error:
         reason = f"invalid YAML (tabs and Python objects are refused, too):\n{error}"
     except (TypeError, AttributeError):
-        reason = "it must consist of sections and lines KEY: VALUE, none of them empty"
+        reason = (
+            "it must consist of sections and lines KEY: VALUE, none empty, with a file as _BASE_"
+        )
     except (AssertionError, KeyError, OSError, ValueError) as error:
         message = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
         reason = f"{message}; correct the file or its name"

@@ -22,7 +22,7 @@ def atomic_open(path: str, mode: str) -> Iterator[IO]:
     stem, suffix = os.path.splitext(path)
     temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
     try:
-        with open(temporary, mode) as f:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())

@@ -200,6 +200,8 @@ ROWS = {
     "binary config": (config(b"\x00\xff\x01"), r"config\.yaml: not UTF-8 text.*is it a config"),
     "tab in config": (config("SEED: 1\n\tA: 2\n"), r"config\.yaml: invalid YAML(?s:.*)line 2"),
     "_BASE_ is missing": (config("_BASE_: no.yaml\n"), r"config\.yaml: .*no\.yaml.*; correct the "),
+    "_BASE_ is a number": (config("_BASE_: 3\n"), r"config\.yaml: .* a file as _BASE_"),
+    "too deep": (config("[" * 5000), r"config\.yaml: .* or it is nested too deeply"),
     "_BASE_ is itself": (config("_BASE_: config.yaml\n"), r"config\.yaml: its _BASE_ leads back"),
     "unknown key in config": (
         config("MODEL:\n  NRPM:\n    A: 1\n"),

@@ -98,6 +98,13 @@ def test_decide_reload_export_and_apply(sheet, own, browser, width):
     assert second[0]["bbox"] == [10, 5, 20, 15]
 
 
+@pytest.mark.parametrize("flag", ["--top=-5", "--min-score=7"])
+def test_flags_out_of_range(flag, capsys):
+    with pytest.raises(SystemExit):
+        audit("--config-file", "x", "--output", "y", "--models", "z", flag)
+    assert "it must be" in capsys.readouterr().err
+
+
 def test_numbers_and_names_are_exported_as_they_are(browser, tmp_path):
     number, name, path = 2**53 + 1, "a  b", tmp_path / "audit.html"
     empty = np.zeros((0, 4)), *[np.zeros(0, int)] * 4
