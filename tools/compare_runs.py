@@ -27,9 +27,14 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.evaluation.comparison import compare_runs
     from nrpn_d2.evaluation.page.pages import write_comparison_page
 
-    print(compare_runs(args.runs, args.output))
     page = write_comparison_page(args.runs, args.output)
-    print(f"Figures and comparison.txt are in {args.output}; open {page}")
+    try:
+        print(compare_runs(args.runs, args.output))
+        print(f"Figures and comparison.txt are in {args.output}")
+    except FileNotFoundError:  # a run without an evaluation, or with several, has a page
+        if len(args.runs) > 1:
+            raise
+    print(f"Open {page}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
             curves[f"{group}, {names[path]}" if several else group] = runs[path]["curves"]
     table = comparison_table(columns)
     with atomic_open(os.path.join(output_dir, "comparison.txt"), "wb") as f:
-        f.write(f"{table}\n".encode("utf-8", "backslashreplace"))  # of a folder's name
+        f.write(f"{table}\n".encode("utf-8", "backslashreplace"))
     draw_runs(output_dir, curves)
     return table
 
@@ -77,7 +77,9 @@ def run_names(paths: Sequence[str]) -> list[str]:
     """
     folders = []
     for path in paths:
-        parts = os.path.abspath(path).split(os.sep)
+        # A name that is no text could not be printed
+        shown = os.path.abspath(path).encode("utf-8", "backslashreplace").decode()
+        parts = shown.split(os.sep)
         for inner in ("results.json", "inference"):
             if parts[-1] == inner:
                 parts.pop()

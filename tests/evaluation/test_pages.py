@@ -12,9 +12,10 @@ from browser import WIDTHS, column, opened
 from PIL import Image
 from run_folders import DATASET, HOSTILE, write_history, write_run_folder
 
-from nrpn_d2.evaluation.page import series
+from nrpn_d2.evaluation.mistakes import KINDS
+from nrpn_d2.evaluation.page import series, tables, words
 from nrpn_d2.evaluation.page.folder import MAX_POINTS, Evaluation, read_folder
-from nrpn_d2.evaluation.page.images import Mistakes
+from nrpn_d2.evaluation.page.images import Mistakes, compared_images
 from nrpn_d2.evaluation.page.pages import write_run_page
 from nrpn_d2.utils.page import Box
 
@@ -143,6 +144,8 @@ def test_datasets_have_parts_of_their_own(tmp_path):
         path.write_text(json.dumps({**results, "dataset": name}))
     assert [*read_folder(str(folder)).evaluations] == ["a_test", "b_test"]
     assert [*read_folder(str(folder / "inference")).evaluations] == ["a_test", "b_test"]
+    one = read_folder(str(folder / "inference" / "a_test"))
+    assert [*one.evaluations] == ["a_test"] and one.last > 0 and one.changes and one.name == "run"
     write_run_page(str(folder))
     page = (folder / "index.html").read_text()
     assert re.findall(r"<h2>Results on (\w+)</h2>", page) == ["a_test", "b_test"]
@@ -169,6 +172,98 @@ def test_precision_is_that_of_the_classes_worst_in_all_runs():
     drawn = {re.search("<h3>t: (.)", x)[1]: re.findall(r"</i>([^<]+)", x) for x in charts}
     # Class 7 is not in all runs of A, whose mean would be that of the others
     assert drawn == dict.fromkeys("01234", ["A (2)", "B"]) | {"7": ["B"]}
+
+
+def evaluated(metrics, curves=()):
+    evaluation = Evaluation(metrics, dict(curves), {})
+    return SimpleNamespace(name="r", evaluations={"d": evaluation}, history={})
+
+
+NAN = float("nan")
+PERFECT = {"threshold": 0.5, "precision": 100.0, "recall": 100.0, "F1": 100.0}
+ALL_KINDS = dict.fromkeys(KINDS, 1.0) | {"missed": 0.0}
+
+
+@pytest.mark.parametrize(
+    "metrics, said, not_said",
+    [
+        (  # of no object
+            {
+                "bbox": {"AP50": NAN, "AP50-a": NAN},
+                "mistakes": dict.fromkeys(PERFECT, NAN) | ALL_KINDS,
+                "box_proposals": {"R50": NAN},
+            },
+            "The detector reaches mAP n/a at IoU 0.5 on d.",
+            ("nan", "Threshold", "threshold"),
+        ),
+        (
+            {
+                "bbox": {"AP50": 100.0, "AP50-a": 100.0, "AP50-b": 100.0},
+                "mistakes": {**PERFECT, **ALL_KINDS, "recall-a": 100.0, "recall-b": 100.0},
+                "box_proposals": {"R50": 100.0},
+            },
+            "the detector keeps 100 % at the threshold.",
+            ("often missed", "more is lost"),
+        ),
+        (
+            {"box_proposals": {"AR": 50.0}, "mistakes": PERFECT | ALL_KINDS},
+            "100 % of them, not counting repetitions, are right",
+            ("detections with",),
+        ),
+    ],
+)
+def test_words_of_what_is_known_alone(metrics, said, not_said):
+    run = evaluated(metrics)
+    text = "".join([*words.run_words(run, "d"), words.run_tiles(run, "d")])
+    assert said in text and not any(x in text for x in not_said)
+
+
+def test_tables_of_proposals():
+    curves = {"mistakes": {"objects": {"object": 7}}}
+    metrics = {"box_proposals": {"AR-a": 40.0, "AR": 30.0}, "mistakes": ALL_KINDS}
+    runs = [evaluated(metrics, curves), evaluated(metrics)]
+    alone, both = {"A": runs[:1]}, {"A": runs[:1], "B": runs[1:]}
+    for groups in (alone, both):
+        table = tables.classes_table("d", groups)
+        assert ">a</td>" in table and ">40</td>" in table
+        assert "duplicate" not in tables.kinds_table("d", groups)
+    detector = evaluated({"bbox": {"AP50-a": 60.0}})
+    table = tables.classes_table("d", both | {"D": [detector]})
+    assert "AP50" in table and ">60</td>" in table
+
+
+def test_numbers_of_a_table_are_written_out():
+    rows = {("x",): {"A": [3.0, 30.0], "B": [1234.0, 1250.0]}}
+    table = tables.compared(["m"], rows, {"A": "12", "B": "12"})
+    assert "16.5 ± 172" in table and ">+1226<" in table
+
+
+def test_all_that_is_best_is_named():
+    runs = {
+        n: [evaluated({"bbox": {"AP50": x}})] for n, x in {"A": 60.0, "B": 50, "C": 60.0}.items()
+    }
+    (tiles,) = words.comparison_words("d", runs)
+    assert "best: A, C; B 50" in tiles
+
+
+def test_losses_of_several_test_sets():
+    history = dict.fromkeys(["total_loss", "loss_rpn_cls", "validation/a/rpn_cls"], ([1], [2]))
+    history["validation/total_loss"] = [1], [2]
+    drawn = [*series.losses(SimpleNamespace(history=history))]
+    assert drawn == ["total", "rpn_cls", "rpn_cls on a"]
+
+
+@pytest.mark.parametrize(
+    "counts, words", [([1, 1], ""), ([1, 2], "which the runs"), (range(5), "4 of 5")]
+)
+def test_images_on_which_runs_differ(counts, words):
+    def run(count):
+        images = [{"file_name": "x", "objects": [], "detections": [[0, 0, 1, 1, 0, 1, 0]] * count}]
+        mistakes = {"kinds": ["class"], "classes": ["a"], "images": images}
+        return SimpleNamespace(name=f"r{count}", evaluations={"d": Evaluation({}, {}, mistakes)})
+
+    section = compared_images("d", {n: [run(count)] for n, count in enumerate(counts)})
+    assert bool(section) == bool(words) and words in section
 
 
 def test_missing_images_are_said_to_be_missing(tmp_path, caplog):

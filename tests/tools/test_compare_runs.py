@@ -1,7 +1,7 @@
 """tools/compare_runs.py: table, figures and page of several runs, and of one."""
 
 import json
-from pathlib import Path
+import shutil
 
 import compare_runs
 import pytest
@@ -58,7 +58,7 @@ def test_broken_curves_are_named(tmp_path, broken):
     path.write_text(json.dumps({**json.loads(path.read_text()), "curves": broken}))
     with pytest.raises(ValueError, match=f"curves of an evaluation: '{next(iter(broken))}' of a "):
         compare(path, "--output", tmp_path / "out")
-    assert (tmp_path / "out" / "comparison.txt").exists()
+    assert {"comparison.txt", "index.html"} <= {x.name for x in (tmp_path / "out").iterdir()}
 
 
 GROUP = "<b>nRPN"
@@ -98,9 +98,16 @@ def test_the_page_of_several_runs(page_of_runs, browser, width):
         names = page.locator(".pairs h3").all_inner_texts()
         assert names == ["2.png", "3.png", "1.png"]
         captions = page.locator(".pairs .pair").nth(1).locator("figcaption").all_inner_texts()
-        assert captions == ["rpn: 3 wrong, 1 missed", f"{GROUP}: 1 wrong, 1 missed"]
+        assert captions == ["rpn: 3 wrong, 1 missed", f"{GROUP}, seed1: 1 wrong, 1 missed"]
+        body = page.locator("body").inner_text()
+        assert f"Score thresholds to use. rpn 0.37; {GROUP} 0.37, 0.37." in body
+        assert f"Confusions of {GROUP}, seed1" in body and f"How {GROUP}, seed2 was run" in body
 
 
-def test_one_run_has_its_own_page(tmp_path):
-    page = write_comparison_page([str(write_run_folder(tmp_path / "rpn"))], str(tmp_path))
-    assert "<title>Run rpn</title>" in Path(page).read_text()
+def test_one_run_has_its_own_page_also_without_an_evaluation(tmp_path):
+    folder = write_run_folder(tmp_path / "rpn")
+    shutil.rmtree(folder / "inference")
+    compare(folder, "--output", tmp_path)
+    assert "<title>Run rpn</title>" in (tmp_path / "index.html").read_text()
+    with pytest.raises(FileNotFoundError, match="no does not exist"):
+        compare(tmp_path / "no", "--output", tmp_path)

@@ -43,6 +43,11 @@ class Evaluation:
         """Return a metric; nan if the evaluation lacks it."""
         return self.metrics.get(task, {}).get(metric, math.nan)
 
+    @property
+    def is_detector(self) -> bool:
+        """Whether there are detections, not just proposals."""
+        return "bbox" in self.metrics
+
 
 @dataclass
 class RunFolder:
@@ -60,25 +65,36 @@ class RunFolder:
 
 
 def read_folder(path: str, name: str = "") -> RunFolder:
-    """Read a run's OUTPUT_DIR, or the folder or results.json of an evaluation.
+    """Read a run's OUTPUT_DIR; of the folder or results.json of an evaluation in it, just that one.
 
     A file that cannot be read is logged and counts as missing.
+
+    Raises:
+        FileNotFoundError: there is no such path.
     """
-    folder = os.path.dirname(path) if os.path.isfile(path) else path
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist; give the OUTPUT_DIR of a run")
+    places = [path] if os.path.isfile(path) else _results_of(path)
+    folder = os.path.abspath(os.path.dirname(path) if os.path.isfile(path) else path)
+    while "inference" in folder.split(os.sep)[-2:] and not _is_run(folder):
+        folder = os.path.dirname(folder)
     record = _tolerant(load_json, os.path.join(folder, RECORD))
     config = flat_config(_tolerant(_load_config, os.path.join(folder, "config.yaml")))
     rows = _history_rows(os.path.join(folder, "metrics.json"))
     evaluations = {}
-    for place in _results_of(folder):
+    for place in places:
         read = _tolerant(read_run, place)
         if read:
             mistakes = _tolerant(load_json, os.path.join(os.path.dirname(place), "mistakes.json"))
+            mistakes = (
+                mistakes if "mistakes" in read["metrics"] else None
+            )  # it is of an earlier one
             evaluation = Evaluation(read["metrics"], read["curves"], mistakes or {})
             evaluations[read["dataset"]] = evaluation
     pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.jpg"), recursive=True)
     return RunFolder(
         path=folder,
-        name=name or os.path.basename(os.path.abspath(folder)),
+        name=name or os.path.basename(folder),
         record=record if isinstance(record, dict) else {},
         config=config,
         changes=_changes(config),
@@ -87,6 +103,10 @@ def read_folder(path: str, name: str = "") -> RunFolder:
         evaluations=evaluations,
         pictures=sorted(pictures, key=_changed, reverse=True)[:MAX_PICTURES],
     )
+
+
+def _is_run(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "config.yaml"))
 
 
 def _changes(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:

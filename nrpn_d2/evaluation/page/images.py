@@ -91,8 +91,8 @@ def _few(images: Sequence[Mistakes]) -> Html:
 def compared_images(dataset: str, groups: Groups) -> Html:
     """Return the images on which the first runs of the groups differ most, side by side."""
     by_run = {
-        name: {x.file_name: x for x in image_mistakes(runs[0], dataset)}
-        for name, runs in list(groups.items())[:MAX_COMPARED_GROUPS]
+        first.name: {x.file_name: x for x in image_mistakes(first, dataset)}
+        for first, *_ in list(groups.values())[:MAX_COMPARED_GROUPS]
     }
     by_run = {name: images for name, images in by_run.items() if images}
     if len(by_run) < 2:
@@ -109,8 +109,12 @@ def compared_images(dataset: str, groups: Groups) -> Html:
         pictures = (images[file_name].figure(name) for name, images in by_run.items())
         title = element("h3", os.path.basename(file_name))
         parts.append(element("div", title, element("div", *pictures, class_="pair")))
+    if not parts:
+        return Html()
+    few = f"the first {MAX_COMPARED_GROUPS} of {len(groups)}"
+    which = few if len(groups) > MAX_COMPARED_GROUPS else "the"
     return section(
-        f"Images of {dataset} on which the runs differ most",
+        f"Images of {dataset} on which {which} runs differ most",
         _legend(),
         element("div", *parts, class_="grid pairs"),
     )

@@ -1,6 +1,7 @@
 """The page of a run, and of several runs side by side."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,7 +20,7 @@ from ...utils.page import (
     section,
     write_page,
 )
-from ..comparison import group_runs
+from ..comparison import group_runs, run_names
 from . import series, tables, words
 from .folder import RunFolder, read_folder
 from .images import compared_images, worst_images
@@ -43,8 +44,11 @@ def write_comparison_page(arguments: Sequence[str], output_dir: str) -> str:
         The file.
     """
     groups = {
-        name: [read_folder(path, name) for path in paths]
-        for name, paths in group_runs(arguments).items()
+        group: [
+            read_folder(path, f"{group}, {name}" if len(paths) > 1 else group)
+            for path, name in zip(paths, run_names(paths))
+        ]
+        for group, paths in group_runs(arguments).items()
     }
     path = os.path.join(output_dir, PAGE)
     runs = [run for of_group in groups.values() for run in of_group]
@@ -127,9 +131,9 @@ def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
 
     evaluations = series.evaluations_of(dataset, groups)
     threshold = [
-        Mark("suggested threshold", e.metrics["mistakes"]["threshold"])
+        Mark("suggested threshold", e.get("mistakes", "threshold"))
         for e in (next(iter(evaluations.values())) if len(groups) == 1 else ())
-        if "mistakes" in e.metrics
+        if not math.isnan(e.get("mistakes", "threshold"))
     ][:1]
     yield from of("mistakes", series.score_rates, "At each score", "score", marks=threshold)
     kind, title = "false_positives", "Recall against background"
@@ -146,11 +150,11 @@ def _result_charts(dataset: str, groups: series.Groups) -> Iterator[Html]:
 def _mistakes(dataset: str, groups: series.Groups) -> Iterator[Html]:
     yield paragraph("Each run at its own suggested threshold; IoU 0.5.", class_="soft")
     yield tables.kinds_table(dataset, groups)
-    for name, runs in groups.items():
-        evaluation = runs[0].evaluations.get(dataset)
+    for first, *_ in groups.values():
+        evaluation = first.evaluations.get(dataset)
         if evaluation and "mistakes" in evaluation.curves:
             matrix = tables.confusions(evaluation)
-            yield details(f"Confusions of {name}", matrix) if len(groups) > 1 else matrix
+            yield details(f"Confusions of {first.name}", matrix) if len(groups) > 1 else matrix
 
 
 def _pictures(run: RunFolder) -> Iterator[Html]:

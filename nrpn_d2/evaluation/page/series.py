@@ -86,8 +86,11 @@ def losses(run: RunFolder) -> Curves:
             curves[name] = curve
     curves = {name: curves[name] for name in sorted(curves, key=lambda x: (x != "total", x))}
     for key, curve in run.history.items():
-        if key.startswith("validation/") and key.removeprefix("validation/") in curves:
-            curves[key.removeprefix("validation/") + TEST] = curve
+        measured, _, name = key.rpartition("/")
+        if measured == "validation" and name in curves:
+            curves[name + TEST] = curve
+        elif measured.startswith("validation/") and name in curves:  # of one of several test sets
+            curves[f"{name} on {measured.removeprefix('validation/')}"] = curve
     return curves
 
 

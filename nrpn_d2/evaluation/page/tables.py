@@ -35,12 +35,12 @@ def compared(header: Sequence[str], rows: Rows, groups: Groups) -> Html:
         for name, runs in groups.items():
             values = by_group.get(name, ())
             mean, half = interval(values if len(values) == len(runs) else ())
-            margin = "" if math.isnan(half) else f" ± {half:.2g}"
+            margin = "" if math.isnan(half) else f" ± {number(half, 2)}"
             cells.append(_cell(mean, f"{number(mean)}{margin}"))
             means[name] = mean
         for name in others:
             difference = means[name] - means[first]
-            cells.append(_cell(difference, f"{difference:+.3g}"))
+            cells.append(_cell(difference, f"{'+' * (difference >= 0)}{number(difference)}"))
         body.append([*title, *cells])
     return table([*header, *names, *differences], body)
 
@@ -71,8 +71,13 @@ def _by_budget(name: str, rows: Rows, groups: Groups) -> Html:
 
 def kinds_table(dataset: str, groups: Groups) -> Html:
     """Return how many mistakes of each kind there are per image, at each run's threshold."""
+    evaluations = itertools.chain(*evaluations_of(dataset, groups).values())
+    # Proposals have no class, and several on an object are no mistake
+    left_out = () if any(e.is_detector for e in evaluations) else ("class", "duplicate")
     rows = {
-        (words,): _of_task(dataset, groups, "mistakes", kind) for kind, words in KIND_WORDS.items()
+        (words,): _of_task(dataset, groups, "mistakes", kind)
+        for kind, words in KIND_WORDS.items()
+        if kind not in left_out
     }
     return compared(["mistakes per image"], rows, groups)
 
@@ -96,16 +101,23 @@ def proposals_table(dataset: str, groups: Groups) -> Html:
 
 
 def classes_table(dataset: str, groups: Groups) -> Html:
-    """Return a row per class: all that is known of it or, of several groups, AP50."""
-    evaluations = [run.evaluations.get(dataset) for runs in groups.values() for run in runs]
-    evaluation = next(e for e in evaluations if e)
-    objects = evaluation.curves.get("mistakes", {}).get("objects", {})
-    if len(evaluations) > 1:
+    """Return a row per class: all that is known of it or, of several runs, AP50, else AR."""
+    evaluations = [*itertools.chain(*evaluations_of(dataset, groups).values())]
+    objects: dict[str, int] = {}
+    for e in evaluations:
+        objects |= e.curves.get("mistakes", {}).get("objects", {})
+    task, metric = ("box_proposals", "AR")
+    if any(e.is_detector for e in evaluations):
+        task, metric = "bbox", "AP50"
+    keys = dict.fromkeys(key for e in evaluations for key in e.metrics.get(task, {}))
+    names = [key.partition("-")[2] for key in keys if key.startswith(f"{metric}-")]
+    if sum(map(len, groups.values())) > 1:
         rows = {
-            (name, count): _of_task(dataset, groups, "bbox", f"AP50-{name}")
-            for name, count in objects.items()
+            (name, objects.get(name, "")): _of_task(dataset, groups, task, f"{metric}-{name}")
+            for name in names
         }
-        return compared(["class: AP50", "objects"], rows, groups)
+        return compared([f"class: {metric}", "objects"], rows, groups)
+    (evaluation,) = evaluations
     columns = {
         "AP50": ("bbox", "AP50-"),
         "AP": ("bbox", "AP-"),
@@ -116,11 +128,11 @@ def classes_table(dataset: str, groups: Groups) -> Html:
     }
     rows = [
         [
-            *(name, count),
+            *(name, objects.get(name, "")),
             *(_percent(evaluation.get(task, key + name)) for task, key in columns.values()),
             evaluation.get("mistakes", f"threshold-{name}"),
         ]
-        for name, count in objects.items()
+        for name in dict.fromkeys([*names, *objects])
     ]
     return table(["class", "objects", *columns, "own best threshold"], rows)
 

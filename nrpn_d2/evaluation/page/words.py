@@ -55,38 +55,44 @@ def run_words(run: RunFolder, dataset: str) -> Iterator[Html]:
 
 def _how_good(e: Evaluation, dataset: str) -> Iterator[Html]:
     curve = e.curves.get("mistakes", {})
-    objects = sum(curve.get("objects", {}).values())
-    data = f"{dataset} ({curve.get('images', '?')} images, {objects} objects)"
+    data = dataset
+    if "objects" in curve:
+        data += f" ({curve['images']} images, {sum(curve['objects'].values())} objects)"
+    threshold = e.get("mistakes", "threshold")
     precision, recall = e.get("mistakes", "precision"), e.get("mistakes", "recall")
     classes = _by_class(e, "bbox", "AP50")
-    if classes:
-        best, worst = max(classes, key=classes.get), min(classes, key=classes.get)
+    if e.is_detector:
         text = f"The detector reaches mAP {number(e.get('bbox', 'AP50'))} at IoU 0.5 on {data}"
-        differ = len(classes) > 1
-        ends = f", best at {best} ({number(classes[best])}), worst at {worst} "
-        yield _say("How good", text + (f"{ends}({number(classes[worst])})." if differ else "."))
+        if len(classes) > 1:
+            best, worst = max(classes, key=classes.get), min(classes, key=classes.get)
+            text += f", best at {best} ({number(classes[best])}), "
+            text += f"worst at {worst} ({number(classes[worst])})"
+        yield _say("How good", f"{text}.")
     else:
         text = f"On {data}, the proposals have an average recall of "
         yield _say("How good", f"{text}{number(e.get('box_proposals', 'AR'))}.")
-    if not math.isnan(precision):
-        detections = "detections" if classes else "proposals"
+    if not math.isnan(threshold):
+        detections = "detections" if e.is_detector else "proposals"
+        counted = "" if e.is_detector else ", not counting repetitions,"
         yield _say(
             "Threshold",
             f"Keep {detections} with a score of at least ",
-            element("b", f"{e.get('mistakes', 'threshold'):.2f}"),
-            f": {precision:.0f} % of them are right, and {recall:.0f} % of the objects are found.",
+            element("b", f"{threshold:.2f}"),
+            f": {precision:.0f} % of them{counted} are right, ",
+            f"and {recall:.0f} % of the objects are found.",
         )
 
 
 def _where_it_fails(e: Evaluation) -> Iterator[Html]:
     kinds = {kind: e.get("mistakes", kind) for kind in KIND_WORDS}
-    if "bbox" not in e.metrics:
+    if not e.is_detector:
         kinds.pop("duplicate")
     total = sum(kinds.values())
     if not total > 0:
         return
     largest = max(kinds, key=kinds.get)
-    text = f"Of all mistakes at this threshold ({number(total)} per image), the most frequent are "
+    at = "" if math.isnan(e.get("mistakes", "threshold")) else " at this threshold"
+    text = f"Of all mistakes{at} ({number(total)} per image), the most frequent are "
     text += f"{KIND_WORDS[largest]} ({100 * kinds[largest] / total:.0f} %)."
     curve = e.curves.get("mistakes", {})
     names = [*curve.get("objects", {})]
@@ -99,8 +105,8 @@ def _where_it_fails(e: Evaluation) -> Iterator[Html]:
         count, true, predicted = max(mixed)
         text += f" Most confused: {true} detected as {predicted}, {count} times."
     recalls = _by_class(e, "mistakes", "recall")
-    if len(recalls) > 1:
-        worst = min(recalls, key=recalls.get)
+    worst = min(recalls, key=recalls.get, default="")
+    if len(recalls) > 1 and recalls[worst] < 100:
         text += f" Most often missed: {worst} ({100 - recalls[worst]:.0f} % of its objects)."
     yield _say("Where it fails", text)
 
@@ -108,13 +114,14 @@ def _where_it_fails(e: Evaluation) -> Iterator[Html]:
 def _networks(e: Evaluation, run: RunFolder) -> Iterator[Html]:
     proposed, detected = e.get("box_proposals", "R50"), e.get("mistakes", "recall")
     text = ""
-    if "bbox" in e.metrics and not math.isnan(proposed - detected):
+    if e.is_detector and not math.isnan(proposed - detected + e.get("mistakes", "threshold")):
         rpn, head = 100 - proposed, proposed - detected
         text = (
             f"The RPN proposes {number(proposed)} % of the objects, and the detector keeps "
-            f"{number(detected)} % at the threshold: "
+            f"{number(detected)} % at the threshold"
         )
-        text += "more is lost by the " + ("detector's head." if head > rpn else "RPN.")
+        loser = "detector's head" if head > rpn else "RPN"
+        text += "." if head == rpn else f": more is lost by the {loser}."
     background = e.get(*_CONFIDENT)
     if not math.isnan(background):
         text += f" The RPN is confident (score > 0.7) of {number(background)} background proposals "
@@ -150,15 +157,22 @@ def comparison_words(dataset: str, groups: Groups) -> Iterator[Html]:
             if not math.isnan(mean):
                 means[name] = mean
         if len(means) > 1:
-            best = (max if more else min)(means, key=means.get)
-            others = ", ".join(f"{name} {number(means[name])}" for name in means if name != best)
-            items.append((number(means[best]), title, f"best: {best}; {others}"))
+            best = (max if more else min)(means.values())
+            winners = ", ".join(name for name in means if means[name] == best)
+            others = [f"{name} {number(mean)}" for name, mean in means.items() if mean != best]
+            items.append(
+                (
+                    number(best),
+                    title,
+                    f"best: {'; '.join(filter(None, [winners, ', '.join(others)]))}",
+                )
+            )
     yield tiles(items)
-    thresholds = {
-        name: runs[0].evaluations[dataset].get("mistakes", "threshold")
-        for name, runs in groups.items()
-        if dataset in runs[0].evaluations
-    }
-    known = [f"{name} {x:.2f}" for name, x in thresholds.items() if not math.isnan(x)]
+    known = [
+        f"{name} {', '.join(f'{x:.2f}' for x in thresholds)}"
+        for name, of_group in evaluations.items()
+        if (thresholds := [e.get("mistakes", "threshold") for e in of_group])
+        and not any(map(math.isnan, thresholds))
+    ]
     if known:
-        yield _say("Score thresholds to use", f"{', '.join(known)}.")
+        yield _say("Score thresholds to use", f"{'; '.join(known)}.")
