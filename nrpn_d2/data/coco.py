@@ -109,7 +109,7 @@ def _tasks(path: str, content: dict[str, list]) -> tuple[list[_Task], list[Datas
     faults = []
     for index, image in enumerate(content["images"]):
         where = f"{path}: images[{index}]"
-        if not isinstance(image, dict) or not _is_id(image.get("id")):
+        if not isinstance(image, dict) or not is_id(image.get("id")):
             faults.append(DatasetError(f"{where}: it has no id; number it", "bad id"))
             continue
         image_id, name = image["id"], str(image.get("file_name"))
@@ -125,9 +125,9 @@ def _tasks(path: str, content: dict[str, list]) -> tuple[list[_Task], list[Datas
             places[name] = index
     for index, annotation in enumerate(content["annotations"]):
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if _is_id(image_id) and image_id in by_id:
+        if is_id(image_id) and image_id in by_id:
             by_id[image_id].objects.append((index, annotation))
-        elif not _is_id(image_id) or image_id not in dropped:
+        elif not is_id(image_id) or image_id not in dropped:
             message = f"{path}: annotations[{index}]: its image_id {show(image_id)} is that of no "
             faults.append(DatasetError(f"{message}image; correct or delete it", "unknown image"))
     return list(by_id.values()), faults
@@ -206,5 +206,6 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Tell whether a value can be an image's id."""
     return _is_int(value) or isinstance(value, str)

@@ -21,8 +21,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..utils.saving import atomic_open
 from ..utils.text_files import load_json
+from .coco import is_id
 from .faults import Box, DatasetError, clip_box, did_you_mean, show
-from .reading import is_coordinate
+from .reading import is_coordinate, read_lines, stays_inside, walk
 from .voc.layout import IMAGE_SUFFIXES
 from .voc.xml import add_element, annotated_size, load_annotation
 from .yolo import SPLITS, SUFFIXES, label_file, load_data_yaml, place_below
@@ -88,10 +89,10 @@ def _read_entry(
         raise DatasetError(f"box is {show(box)}; it must be [x0, y0, x1, y1] in pixels")
     record = records[image_id]
     size = record["width"], record["height"]
+    if decision == "background":  # adds nothing: even a box without a pixel will do
+        return Addition(record, tuple(box), "", False, where)
     clipped = clip_box(box, size, f"box {show(box)}", "correct it")
-    if decision == "background":
-        class_name = ""
-    elif decision == "ignore" and class_name is None:
+    if decision == "ignore" and class_name is None:
         class_name = class_names[0]  # nothing is learned of it, whatever its class
     elif not isinstance(class_name, str) or class_name not in class_names:
         message = f"class {show(class_name)} is none of {show(class_names)}; "
@@ -128,14 +129,22 @@ def write_corrected(dataset_name: str, additions: Iterable[Addition], output: st
 
 
 def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
-    """Copy a folder, with links for pictures, and correct the copy; it is whole or absent."""
+    """Copy a folder, with links for pictures, and correct the copy; it is whole or absent.
+
+    Links to folders are followed, as by the readers: nothing is written where they lead.
+    """
     output, folder = os.path.abspath(output), os.path.realpath(root)
     if os.path.commonpath([folder, os.path.realpath(output)]) == folder:
         raise DatasetError(f"{output} lies in the dataset's folder {root}; choose one outside")
     os.makedirs(os.path.dirname(output), exist_ok=True)
+    tree = list(walk(root))  # before the draft is there, which a link may lead to
     draft = tempfile.mkdtemp(prefix=".audit-", dir=os.path.dirname(output))
     try:
-        shutil.copytree(root, draft, copy_function=_copy, dirs_exist_ok=True)
+        for folder, names in tree:
+            copied = os.path.join(draft, os.path.relpath(folder, root))
+            os.makedirs(copied, exist_ok=True)
+            for name in names:
+                _copy(os.path.join(folder, name), os.path.join(copied, name))
         correct(draft)
         os.chmod(draft, 0o755)
         os.rename(draft, output)
@@ -146,7 +155,7 @@ def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
 def _copy(source: str, target: str) -> None:
     if source.lower().endswith((*SUFFIXES, *IMAGE_SUFFIXES)):
         os.symlink(os.path.abspath(source), target)
-    else:
+    elif os.path.exists(source):  # no link to nowhere
         shutil.copyfile(source, target)
 
 
@@ -177,8 +186,10 @@ def _write_coco(json_file: str, of_image: dict[Hashable, list[Addition]], output
         raise DatasetError(f"{output}: the name of COCO's file must end in .json")
     content = load_json(json_file)
     numbers = {category["name"]: category["id"] for category in content["categories"]}
-    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content["images"]}
-    known = [obj.get("id") for obj in content["annotations"]]
+    images = [x for x in content["images"] if isinstance(x, dict) and is_id(x.get("id"))]
+    # Of two images with one id, the reader takes the first
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in reversed(images)}
+    known = [obj.get("id") for obj in content["annotations"] if isinstance(obj, dict)]
     new_id = max((i for i in known if isinstance(i, int)), default=0) + 1
     for image_id, additions in of_image.items():
         _check_turned(additions[0].record, sizes[image_id])
@@ -230,8 +241,20 @@ def _write_yolo(metadata: Any, root: str, of_image: dict[Hashable, list[Addition
         places = content.get(split) or []
         places = [places] if isinstance(places, str) else places
         content[split] = [place_below(split, metadata.dirname, place) or "." for place in places]
-    with open(os.path.join(root, "data.yaml"), "w", encoding="utf-8") as file:
+        for path in (os.path.join(root, place) for place in content[split]):
+            if os.path.isfile(path):
+                lines = read_lines(path, "correct the list of images")
+                with open(path, "w", encoding="utf-8") as file:
+                    file.writelines(f"{_in_dataset(line, metadata.dirname)}\n" for line in lines)
+    name = os.path.basename(metadata.yaml_file)
+    with open(os.path.join(root, name), "w", encoding="utf-8") as file:
         yaml.safe_dump(content, file, allow_unicode=True, sort_keys=False)
+
+
+def _in_dataset(line: str, root: str) -> str:
+    """Return a list's absolute path as one relative to the root; others stay as they are."""
+    inside = os.path.relpath(line, root).replace(os.sep, "/") if os.path.isabs(line) else line
+    return inside if stays_inside(inside) else line
 
 
 def _check_turned(record: dict[str, Any], size: tuple[Any, Any] | None) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from detectron2.structures import BoxMode
@@ -165,11 +166,26 @@ def read_lines(
 
 def image_files(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Yield the images in and below a folder, as paths relative to it, with "/"."""
-    for parent, _, names in os.walk(folder):
+    for parent, names in walk(folder):
         prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
         for name in names:
             if name.lower().endswith(suffixes):
                 yield (prefix + name).removeprefix("./")
+
+
+def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield a folder and each one below it, with the names of its files.
+
+    Links are followed; one to a folder above itself, which would have no end, is left out.
+    """
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        yield parent, names
+        folders[:] = [name for name in folders if not _leads_up(os.path.join(parent, name))]
+
+
+def _leads_up(path: str) -> bool:
+    above = Path(os.path.abspath(path)).parents
+    return os.path.islink(path) and any(os.path.samefile(path, folder) for folder in above)
 
 
 def is_coordinate(value: Any) -> bool:
@@ -183,9 +199,9 @@ def stays_inside(path: str) -> bool:
 
     It is compared as text: links that the dataset's owner made may lead where they want.
     """
-    parts = path.split("/")
+    parts, names_drive = path.split("/"), os.name == "nt" and ":" in path
     return path.isprintable() and not (
-        "\\" in path or ":" in path or any(part in ("", ".", "..") for part in parts)
+        "\\" in path or names_drive or any(part in ("", ".", "..") for part in parts)
     )
 
 

@@ -143,8 +143,9 @@ def place_below(source: str, root: str, place: Any) -> str:
     ".." at the start is left out: some tools write "../train/images" for "train/images".
     """
     if isinstance(place, str):
-        inside = os.path.relpath(place, root) if os.path.isabs(place) else place
-        inside = inside.replace(os.sep, "/").removeprefix("../").removeprefix("./").rstrip("/")
+        inside = place.removeprefix("../").removeprefix("./")
+        inside = os.path.relpath(place, root) if os.path.isabs(place) else inside
+        inside = inside.replace(os.sep, "/").rstrip("/")
         if inside in ("", ".") or stays_inside(inside):
             return "" if inside == "." else inside
     raise DatasetError(f"{source}: {show(place)} leads out of {root}; correct the path", "bad id")

@@ -10,6 +10,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from ..data.image_header import FORMATS, read_image_header
+from ..data.reading import walk
 
 IMAGE_FORMATS = (*FORMATS, "TIFF", "PPM")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -42,7 +43,7 @@ def find_files(pattern: str, leave_out: str) -> list[str]:
     if os.path.isdir(pattern):
         paths = [
             os.path.join(folder, name)
-            for folder, _, names in os.walk(pattern)
+            for folder, names in walk(pattern)
             for name in names
             if is_image_name(name) or is_video_name(name)
         ]

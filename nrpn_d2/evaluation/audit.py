@@ -138,9 +138,12 @@ def _clusters(
         np.maximum.at(per_model, models[near], scores[near])
         votes = np.bincount(classes[near] + 1, scores[near], len(class_names) + 1)
         box = np.average(boxes[near], axis=0, weights=np.maximum(scores[near], 1e-12))
+        box = box.round(2)
+        if (box[2:] - box[:2] < 1).any():  # no format has such objects
+            continue
         yield Candidate(
             image_id,
-            tuple(box.round(2).tolist()),
+            tuple(box.tolist()),
             float(per_model.mean().round(4)),
             float((per_model > 0).mean()),
             class_names[votes[1:].argmax()] if votes[1:].any() else "",

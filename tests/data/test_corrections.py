@@ -125,6 +125,12 @@ def test_a_bad_file_is_named(tmp_path, restored_catalogs, content, message):
         read_decisions(str(tmp_path / "decisions.json"), "own_train")
 
 
+def test_what_is_background_may_be_of_any_size(tmp_path, restored_catalogs):
+    register([write_voc_folder(tmp_path / "voc", IMAGES)])
+    sliver = {"image_id": 0, "box": [59.4, 4, 60, 30], "decision": "background"}
+    assert len(read_decisions(decide(tmp_path, "own_train", [sliver, GOOD]), "own_train")) == 1
+
+
 def test_one_box_twice_is_refused(tmp_path, restored_catalogs):
     register([write_voc_folder(tmp_path / "voc", IMAGES)])
     with pytest.raises(DatasetError, match=r"decisions\[1\]: the same box as .*decisions\[0\]"):
@@ -153,6 +159,59 @@ def test_what_yolo_cannot_say(tmp_path, restored_catalogs):
     with pytest.raises(DatasetError, match=r"decisions\[0\]: 'ignore' cannot be written: YOLO"):
         write_corrected("own_train", additions, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".audit*"))
+
+
+def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
+    """Links to folders are followed; those to a folder above or to nowhere stop nothing."""
+    records = read_voc(write_voc_folder(tmp_path / "voc", IMAGES), "train", NAMES)
+    root, labels, more = (tmp_path / name for name in ("yolo", "labels", "more"))
+    root.mkdir()
+    (path,) = to_yolo(records, NAMES, root)
+    (root / "labels" / "train").rename(labels)
+    more.mkdir()
+    (root / "images" / "train" / "a.jpg").rename(more / "a.jpg")
+    for link, target in {
+        "labels/train": labels,
+        "images/train/more": "../../../more",
+        "images/up": "..",
+        "old": "/nowhere/at/all",
+        "labels/more.txt": labels / "none.txt",
+    }.items():
+        (root / link).symlink_to(target)
+    (root / "list.txt").write_text(f"{root}/images/train/more/a.jpg\n./images/train/b & b.jpg")
+    for places in ("images", "list.txt"):
+        Path(path).write_text(f"train: {places}\nnames: {NAMES}\n")
+        register([path])
+        read = DatasetCatalog.get("own_train")
+        ids = [record["image_id"] for record in read]
+        assert sorted(ids) == ["images/train/b & b", "images/train/more/a"]
+        additions = read_decisions(decide(tmp_path, "own_train", NEW[:2]), "own_train")
+        before, output = files(tmp_path), tmp_path / f"new_{places}"
+        for folder in (root, root / "images", more, labels):
+            folder.chmod(0o555)
+        write_corrected("own_train", additions, str(output))
+        assert before.items() <= files(tmp_path).items()
+        assert all(folder.stat().st_mode & 0o200 for folder in output.rglob("*/"))
+        register([f"{output}/data.yaml"])
+        copied = DatasetCatalog.get("own_train")
+        assert [record["image_id"] for record in copied] == ids
+        counts = [len(a["annotations"]) - len(b["annotations"]) for a, b in zip(copied, read)]
+        assert counts == [1, 1]
+        assert all(record["file_name"].startswith(str(output)) for record in copied)
+
+
+def test_a_coco_file_with_faults_is_corrected(tmp_path, restored_catalogs):
+    """DATASETS.ON_ERROR "skip" reads it, too."""
+    records = read_voc(write_voc_folder(tmp_path / "voc", IMAGES), "train", NAMES)
+    (tmp_path / "other").mkdir()
+    path, folder = to_coco(records, NAMES, tmp_path / "other")
+    content = json.loads(Path(path).read_text())
+    content["images"] += [{"file_name": "c.jpg"}, 7, {**content["images"][0], "width": 9}]
+    content["annotations"].append(None)
+    Path(path).write_text(json.dumps(content))
+    build_cfg("", ["DATASETS.OWN", str([["own", path, folder]]), "DATASETS.ON_ERROR", "skip"])
+    write_corrected("own", read_decisions(decide(tmp_path, "own", [GOOD]), "own"), f"{path}.json")
+    assert len(json.loads(Path(f"{path}.json").read_text())["annotations"]) == 3
 
 
 def test_labels_of_stored_pixels_are_refused(tmp_path, restored_catalogs):

@@ -37,7 +37,7 @@ def test_split_formats(tmp_path, content, ids):
         ("/a", "bad id"),
         ("./a", "bad id"),
         ("..\\a", "bad id"),
-        ("C:a", "bad id"),
+        ("C:a", "missing image"),
         ("a\x00", "bad id"),
         ("a", "duplicate id"),
         ("nobody", "missing image"),

@@ -8,7 +8,7 @@ from PIL import Image
 from small_models import small_cfg
 from small_training import CLASSES, write_images
 
-from nrpn_d2.data import read_voc, register_datasets
+from nrpn_d2.data import DatasetError, read_voc, register_datasets
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,16 @@ def test_folders_of_yolo(tmp_path, name):
     (note,) = record["annotations"]
     assert note["bbox"] == [15, 10, 45, 30] and note["category_id"] == 1
     assert MetadataCatalog.get("mine_train").thing_classes == ["cat", "dog"]
+
+
+def test_an_absolute_path_outside_is_not_one_inside(tmp_path):
+    """Although there is a folder of that name."""
+    for folder in ("data", "."):
+        image(tmp_path / folder / "images" / "a.jpg")
+    (tmp_path / "data" / "data.yaml").write_text(f"train: {tmp_path}/images\nnames: [cat]\n")
+    registered(["mine", str(tmp_path / "data" / "data.yaml")])
+    with pytest.raises(DatasetError, match=f"/images' leads out of {tmp_path}/data"):
+        DatasetCatalog.get("mine_train")
 
 
 @pytest.mark.parametrize("digits", [6, 5])

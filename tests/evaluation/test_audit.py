@@ -35,7 +35,9 @@ def test_only_what_lies_off_every_label_is_a_candidate():
     on_label = (2, 0, 12, 10)  # IoU 2/3
     in_crowd = (60, 60, 66, 66)  # small, so its IoU is small, too
     beside = (8, 0, 18, 10)  # IoU 1/9
-    boxes = found((on_label, 0.9, 0), (in_crowd, 0.9, 1), (beside, 0.8, 0), (FREE, 0.7, 1))
+    sliver = (99.4, 30, 100, 60)  # less than a pixel wide
+    boxes = [(on_label, 0.9, 0), (in_crowd, 0.9, 1), (beside, 0.8, 0), (FREE, 0.7, 1)]
+    boxes = found(*boxes, (sliver, 0.9, 0))
     candidates = find_candidates([{"a": boxes}], truth("a"))
     assert [c.box for c in candidates] == [beside, FREE]
     assert [c.class_name for c in candidates] == ["cat", "dog"]
