@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
         import_fiftyone()  # before the work
     if args.run:
         args.config_file, weights = of_run(args.run)
-        args.opts = ["OUTPUT_DIR", args.run, "MODEL.WEIGHTS", weights, *args.opts]
+        args.opts = ["OUTPUT_DIR", os.path.abspath(args.run), "MODEL.WEIGHTS", weights, *args.opts]
     cfg = build_cfg(args.config_file, args.opts)
     dataset, folder = find_dataset(cfg, args.dataset), args.output
     folder = folder or os.path.join(cfg.OUTPUT_DIR, "export")

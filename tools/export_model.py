@@ -21,7 +21,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--images", nargs="+", help="images to compare on, better than noise")
+    parser.add_argument(
+        "--images", action="append", default=[], help="one to compare on; may be repeated"
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
     return parser.parse_intermixed_args(args)
 
@@ -42,7 +44,12 @@ def main(args: argparse.Namespace) -> None:
     cfg = build_cfg(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     model = load_model(cfg)
     resize = Predictor(cfg, model).inputs_of_rgb
-    images = [resize(read_image(path))["image"].float() for path in args.images or []]
+    images = []
+    for path in args.images:
+        try:
+            images.append(resize(read_image(path))["image"].float())
+        except ValueError as error:
+            sys.exit(f"{path}: {error}")
     images = images or noise_images(cfg.INPUT.MIN_SIZE_TEST)
     graph = InferenceGraph(model, images[0])
     os.makedirs(args.output, exist_ok=True)

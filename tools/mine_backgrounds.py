@@ -58,16 +58,19 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.deploy import backgrounds
     from nrpn_d2.deploy.predict_files import common_folder
     from nrpn_d2.deploy.predictor import Predictor, class_names
-    from nrpn_d2.deploy.sources import find_files, is_image_name
+    from nrpn_d2.deploy.sources import find_files
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.utils.page import write_page
 
     files = [file for pattern in args.images for file in find_files(pattern, args.output)]
-    records = [{"file_name": file} for file in dict.fromkeys(files) if is_image_name(file)]
+    records = [{"file_name": file} for file in files]
     cfg = build_cfg(args.config_file, args.opts)
     for name in args.dataset:
         check_registered(name, "--dataset")
         records += DatasetCatalog.get(name)
+    # Of an image that is there twice, the record with more objects
+    records.sort(key=lambda record: len(record.get("annotations", ())))
+    records = list({record["file_name"]: record for record in records}.values())
     only_proposes = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
     default = cfg.MODEL.NRPN.FP_SCORE if only_proposes else 0.5
     min_score = default if args.min_score is None else args.min_score
@@ -77,6 +80,7 @@ def main(args: argparse.Namespace) -> None:
         ["proposal"] if only_proposes else class_names(cfg),
         min_score=min_score,
         max_iou=cfg.MODEL.NRPN.FP_IOU,
+        max_covered=cfg.MODEL.NRPN.IGNORE_IOA,
         proposals=only_proposes,
         batch=args.batch,
     )
@@ -91,8 +95,11 @@ def main(args: argparse.Namespace) -> None:
     if taken:
         folder = common_folder(image.path for image in taken)
         backgrounds.write_list(f"{stem}.txt", taken, folder)
-        own = [*cfg.DATASETS.OWN, ["backgrounds", os.path.abspath(f"{stem}.txt"), folder]]
-        train = (*cfg.DATASETS.TRAIN, "backgrounds")
+        name, number = "backgrounds", 1
+        while name in DatasetCatalog:
+            name, number = f"backgrounds{number + 1}", number + 1
+        own = [*cfg.DATASETS.OWN, [name, os.path.abspath(f"{stem}.txt"), folder]]
+        train = (*cfg.DATASETS.TRAIN, name)
         print(f"Look at {stem}.html. To train on the list, give these keys:")
         print(f"DATASETS.OWN {_quoted(own)} DATASETS.TRAIN {_quoted(train)}")
     if failures:

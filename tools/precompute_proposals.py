@@ -40,14 +40,14 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.data.proposal_files import Proposals, check_ending, save_proposals
     from nrpn_d2.deploy.predict_files import common_folder
     from nrpn_d2.deploy.predictor import Predictor
-    from nrpn_d2.deploy.sources import find_files, is_video_name, read_image
+    from nrpn_d2.deploy.sources import find_files, read_image
     from nrpn_d2.engine.defaults import build_cfg
     from nrpn_d2.evaluation.proposal_files import find_dataset
 
     check_ending(args.output)
     cfg = build_cfg(args.config_file, args.opts)
     if args.images:
-        files = [f for f in find_files(args.images, args.output) if not is_video_name(f)]
+        files = find_files(args.images, args.output)
         folder = args.images if os.path.isdir(args.images) else common_folder(files)
         images = {os.path.relpath(file, folder).replace(os.sep, "/"): file for file in files}
     else:

@@ -55,8 +55,10 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.engine.defaults import build_cfg
 
     files = find_files(args.input, leave_out=args.output)
-    if os.path.abspath(args.output) == common_folder(files):
-        sys.exit(f"--output {args.output} is the folder of the input: pictures would replace it")
+    output, folder = map(os.path.realpath, (args.output, common_folder(files)))
+    if os.path.commonpath([output, folder]) == output:
+        message = f"the input lies in --output {args.output}, where pictures would replace images"
+        sys.exit(f"{message}; choose another folder")
     cfg = build_cfg(args.config_file, args.opts)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and not args.proposals:
         sys.exit("a ProposalNetwork detects nothing; see what it proposes with --proposals")

@@ -11,12 +11,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.anchors.seen import absolute_box
+from ..data.image_header import read_image_header
 from ..data.inspection.findings import near_duplicates
 from ..data.inspection.image import Task, perceptual_hash
-from ..utils.boxes import box_iou
+from ..data.reading import is_ignored, stays_inside
+from ..utils.boxes import lies_off
 from ..utils.page import Box, Html, figure, grid, legend, paragraph, picture, table
 from ..utils.saving import atomic_open
-from .predict_files import Frame, Summary, batches, run_model
+from .predict_files import Frame, Summary, batches, common_folder, run_model
 from .predictor import Predictor
 from .sources import read_image
 
@@ -46,6 +48,7 @@ def find_backgrounds(
     *,
     min_score: float,
     max_iou: float,
+    max_covered: float,
     proposals: bool = False,
     batch: int = 1,
 ) -> tuple[list[Background], list[str]]:
@@ -56,6 +59,7 @@ def find_backgrounds(
         class_names: of the model, or one for all proposals.
         min_score: from which on a detection counts.
         max_iou: of a false positive with any labelled object.
+        max_covered: the fraction of one that a difficult object or a crowd covers.
         proposals: whether proposals count, not detections.
         batch: how many images of one size the model gets at a time.
 
@@ -63,12 +67,11 @@ def find_backgrounds(
         The images, and a line for each that cannot be used.
     """
     summary, ranked = Summary(), []
-    progress = tqdm(records, unit="image")
-    for frames in batches(_read(predictor, progress, summary.failures), batch):
+    for frames in batches(_read(predictor, records, summary.failures), batch):
         for frame, found in zip(frames, run_model(predictor, frames, proposals, summary)):
             objects = frame.inputs["objects"]
             boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-            is_off = (box_iou(boxes[:, None], objects) < max_iou).all(axis=1)
+            is_off = lies_off(boxes, objects, frame.inputs["ignored"], max_iou, max_covered)
             wrong = np.flatnonzero(is_off & (scores >= min_score))
             if len(wrong):
                 names = [class_names[number] for number in found.pred_classes[wrong].tolist()]
@@ -82,16 +85,36 @@ def find_backgrounds(
 def _read(
     predictor: Predictor, records: Sequence[dict[str, Any]], failures: list[str]
 ) -> Iterator[Frame]:
-    for record in records:
-        path = record["file_name"]
+    folder = common_folder(record["file_name"] for record in records)
+    for record in tqdm(records, unit="image"):
+        path, objects = record["file_name"], record.get("annotations", ())
         try:
             image = read_image(path)
-            objects = [absolute_box(obj) for obj in record.get("annotations", ())]
+            if not objects:
+                _check_listable(path, folder)
             inputs = predictor.inputs_of_rgb(image)
-            inputs["objects"] = np.array(objects, np.float32).reshape(-1, 4)
+            boxes = np.array([absolute_box(obj) for obj in objects], np.float32)
+            inputs["objects"] = boxes.reshape(-1, 4)
+            inputs["ignored"] = np.array([is_ignored(obj) for obj in objects], bool)
             yield Frame(path, image, inputs, path)
         except ValueError as error:
             failures.append(f"{path}: {error}")
+
+
+def _check_listable(path: str, folder: str) -> None:
+    """Raise a ValueError for an image that a list below ``folder`` cannot have."""
+    line = _line(path, folder)
+    if not stays_inside(line) or any(part != part.strip() for part in line.split("/")):
+        raise ValueError("a list cannot have such a name; rename it")
+    try:
+        read_image_header(path)
+    except ValueError as error:
+        message = f"training does not read this format ({error})"
+        raise ValueError(f"{message}; convert it to JPEG or PNG") from None
+
+
+def _line(path: str, folder: str) -> str:
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def _mark_duplicates(ranked: Sequence[Background]) -> list[Background]:
@@ -108,9 +131,8 @@ def to_learn_from(ranked: Sequence[Background], count: int | None = None) -> lis
 
 def write_list(path: str, images: Sequence[Background], folder: str) -> None:
     """Write what DATASETS.OWN takes as a dataset: paths below ``folder``."""
-    lines = [os.path.relpath(image.path, folder).replace(os.sep, "/") for image in images]
-    with atomic_open(path, "wb") as file:
-        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    with atomic_open(path, "w") as file:
+        file.writelines(f"{_line(image.path, folder)}\n" for image in images)
 
 
 def write_table(path: str, ranked: Sequence[Background], taken: Sequence[Background]) -> None:

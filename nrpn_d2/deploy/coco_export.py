@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..data.loader import build_test_loader
 from ..evaluation import load_ground_truth, with_budgets
-from ..utils.boxes import box_iou, covered_fraction
+from ..utils.boxes import lies_off
 from ..utils.saving import atomic_open
 from .outputs import as_detections
 from .predict_files import common_folder
@@ -54,11 +54,10 @@ def predict_dataset(
         found = (found if what == "detections" else as_detections(found)).to("cpu")
         if what == "false-positives":
             of_image = truth.of_image(truth.index_of(inputs[0]["image_id"]))
-            objects, boxes = truth.boxes[of_image, None], found.pred_boxes.tensor.numpy()
-            wrong = (box_iou(objects, boxes) < limits.FP_IOU).all(axis=0)
-            on_ignored = covered_fraction(boxes, objects[truth.ignored[of_image]])
-            wrong &= (on_ignored < limits.IGNORE_IOA).all(axis=0)
-            found = found[torch.from_numpy(wrong & (found.scores.numpy() > limits.FP_SCORE))]
+            labels, boxes = truth.boxes[of_image], found.pred_boxes.tensor.numpy()
+            ignored, score = truth.ignored[of_image], found.scores.numpy()
+            wrong = lies_off(boxes, labels, ignored, limits.FP_IOU, limits.IGNORE_IOA)
+            found = found[torch.from_numpy(wrong & (score > limits.FP_SCORE))]
         yield found
 
 

@@ -32,6 +32,10 @@ class Predictor:
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
+        if getattr(model, "proposal_generator", model) is None:
+            keys = "MODEL.LOAD_PROPOSALS True, MODEL.PROPOSAL_GENERATOR.NAME 'PrecomputedProposals'"
+            message = f"the model needs proposals from files ({keys}); images alone do not have"
+            raise ValueError(f"{message} them: give the config and weights of a model with an RPN")
         self.model = model
         self.format = cfg.INPUT.FORMAT
         size = cfg.INPUT.MIN_SIZE_TEST

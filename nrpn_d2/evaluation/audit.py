@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..utils.boxes import box_iou, covered_fraction
+from ..utils.boxes import box_iou, lies_off
 from .ground_truth import GroundTruth
 from .second_look import can_look, judge, look_again
 
@@ -115,9 +115,7 @@ def _is_object(found: Predictions, truth: GroundTruth, n: int) -> np.ndarray:
 def _off_labels(found: Predictions, truth: GroundTruth, n: int) -> np.ndarray:
     """Return (K,) whether a box lies off every label of image n."""
     objects = truth.of_image(n)
-    labels, ignored = truth.boxes[objects], truth.ignored[objects]
-    off = (box_iou(found.boxes[:, None], labels) < _OFF).all(axis=1)
-    return off & (covered_fraction(found.boxes[:, None], labels[ignored]) < _ON_IGNORED).all(axis=1)
+    return lies_off(found.boxes, truth.boxes[objects], truth.ignored[objects], _OFF, _ON_IGNORED)
 
 
 def _clusters(

@@ -11,8 +11,8 @@ from uuid import uuid4
 def atomic_open(path: str, mode: str) -> Iterator[IO]:
     """Open ``path`` for writing; it is replaced once all is on the disk, or stays as it was.
 
-    Its folder is made. Several processes may write the same path: the last one wins. After an
-    error (a full disk) nothing is left beside it; after a kill
+    Text is UTF-8. Its folder is made. Several processes may write the same path: the last one wins.
+    After an error (a full disk) nothing is left beside it; after a kill
     "<name>.<32 hex digits>.<suffix>.tmp" is.
 
     Raises:
@@ -21,8 +21,10 @@ def atomic_open(path: str, mode: str) -> Iterator[IO]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     stem, suffix = os.path.splitext(path)
     temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
+    # A file name may have bytes that are no text
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as f:
+        with open(temporary, mode, **text) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())

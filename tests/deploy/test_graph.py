@@ -94,6 +94,9 @@ def run(*arguments):
 
 def test_tool(tmp_path, monkeypatch, capsys):
     config, weights = trained(detector_cfg("vgg"), tmp_path)
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match="a.png: cannot be read"):
+        run(*config, "--output", tmp_path / "out", "--images", tmp_path / "a.png", *weights)
     run(*config, "--output", tmp_path / "out", *weights)
     printed = capsys.readouterr().out
     assert "model.ts: image -> pred_boxes, pred_classes, scores, image_size" in printed

@@ -99,6 +99,13 @@ def test_coco_reads_what_the_model_predicts(training, what, restored_catalogs, c
     assert str(training / "images") in capsys.readouterr().out  # where a viewer has to look
 
 
+def test_a_run_may_be_named_by_a_number(training, monkeypatch, restored_catalogs):
+    (training / "7").symlink_to("out")
+    monkeypatch.chdir(training)
+    export_detections.main(export_detections.parse_args(["7"]))
+    assert (training / "out" / "export" / "ground_truth.json").exists()
+
+
 def test_the_ground_truth_is_the_dataset(training, restored_catalogs):
     folder = export(training, "detections")
     images = str(training / "images")

@@ -78,11 +78,12 @@ def test_any_folder(tmp_path):
         (tmp_path / f"{n}.png").rename(tmp_path / "photos" / f"more/{n}.png")
     broken = tmp_path / "photos" / "broken.jpg"
     broken.write_bytes(b"nothing")
+    (tmp_path / "photos" / "clip.mp4").write_bytes(b"")
     output = str(tmp_path / "folder.json")
     arguments = ["--config-file", str(tmp_path / "config.yaml"), "--output", output]
     arguments += ["--images", str(tmp_path / "photos"), "DATASETS.TEST", "()"]
     with pytest.raises(
-        SystemExit, match=rf"1 of 3 images are not in it:\n{re.escape(str(broken))}"
+        SystemExit, match=rf"2 of 4 images are not in it:\n{re.escape(str(broken))}: .*\n.*clip.mp4"
     ):
         precompute_proposals.main(precompute_proposals.parse_args(arguments))
     of_folder, of_dataset = load_proposals(output), load_proposals(path)

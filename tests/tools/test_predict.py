@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import predict
 import pytest
+from detectron2.modeling import build_model
 from PIL import Image
 from small_detectors import detector_cfg, trained
 
@@ -110,8 +111,12 @@ def test_bad_images_stop_nothing(detector, images, tmp_path, capsys):
     Image.fromarray(noise((2, 3000, 3))).save(images / "a_thin.png")
     Image.fromarray(noise((60, 80)).astype(np.uint16) * 256).save(images / "bits.png")
     Image.new("L", (20000, 20000)).save(images / "huge.png")
+    Image.fromarray(noise()).save(images / "tag.tif")
+    tiff = bytearray((images / "tag.tif").read_bytes())
+    tiff[tiff.find(b"\x16\x01") + 2] = 5  # rows of a strip: a fraction
+    (images / "tag.tif").write_bytes(tiff)
     code = run(detector, images, tmp_path / "out")
-    assert code.startswith("7 of 10 files could not be used:")
+    assert code.startswith("8 of 11 files could not be used:")
     reasons = {"a_thin": "too thin", "bits": "more than 8 bits", "huge": "exceeds limit"}
     for name in ("half", "no", "empty", "a_thin", "bits", "huge"):
         assert f"{name}.png" in code or f"{name}.jpg" in code
@@ -230,12 +235,21 @@ def test_video(detector, tmp_path):
 
 def test_mistakes(both, images, tmp_path):
     before = (images / "a.jpg").read_bytes()
-    assert "would replace" in run(both, images, images, "--proposals")
+    (tmp_path / "link").symlink_to(images)
+    for output in (images, tmp_path, tmp_path / "link"):
+        assert "would replace" in run(both, images, output, "--proposals")
     assert (images / "a.jpg").read_bytes() == before
     with pytest.raises(ValueError, match="no image and no video"):
         run(both, tmp_path / "*.nothing", tmp_path / "out")
     if build_cfg(both[0][1]).MODEL.META_ARCHITECTURE == "ProposalNetwork":
         assert "--proposals" in run(both, images, tmp_path / "out")
+
+
+def test_a_model_without_an_rpn():
+    keys = {"MODEL__LOAD_PROPOSALS": True}
+    cfg = detector_cfg("vgg", MODEL__PROPOSAL_GENERATOR__NAME="PrecomputedProposals", **keys)
+    with pytest.raises(ValueError, match="needs proposals from files .*model with an RPN"):
+        Predictor(cfg, build_model(cfg))
 
 
 def test_pictures_of_an_earlier_run_are_not_predicted_on(detector, images):
