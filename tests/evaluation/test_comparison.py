@@ -62,8 +62,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path):
     write_run(str(tmp_path / "r"), "rings", RPN, {})
     os.rename(tmp_path / "r", folder)  # after the log, which a test's process could not send
     table = compare_runs([folder], str(tmp_path))
-    assert (tmp_path / "comparison.txt").read_bytes().decode() == f"{table}
-"  # it can be printed
+    assert (tmp_path / "comparison.txt").read_bytes().decode() == f"{table}\n"  # it can be printed
     assert r"r\udcff" in (tmp_path / "comparison.txt").read_text()
 
 
