@@ -52,22 +52,27 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def train_folds(args: argparse.Namespace, name: str) -> list[str]:
     """Train what is not trained yet, each fold in a process of its own; return the weights."""
     from nrpn_d2.data.folds import fold_name
+    from nrpn_d2.engine.defaults import build_cfg
+    from nrpn_d2.engine.resume import is_finished
 
     weights = []
     for fold in range(args.folds):
-        folder = os.path.join(args.output, f"fold{fold}of{args.folds}")
+        train = fold_name(name, fold, args.folds, held_out=False)
+        folder = os.path.join(args.output, train)
         weights.append(os.path.join(folder, "model_final.pth"))
-        if not os.path.exists(weights[-1]):
-            train = fold_name(name, fold, args.folds, held_out=False)
+        opts = [*args.opts, "DATASETS.TRAIN", str((train,)), "DATASETS.TEST", "()"]
+        opts += ["OUTPUT_DIR", folder]
+        if not is_finished(weights[-1], build_cfg(args.config_file, opts)):
             command = [sys.executable, TRAIN, "--config-file", args.config_file, "--resume"]
-            command += ["--num-gpus", str(args.num_gpus), *args.opts, "DATASETS.TRAIN"]
-            command += [str((train,)), "DATASETS.TEST", "()", "OUTPUT_DIR", folder]
+            command += ["--num-gpus", str(args.num_gpus), *opts]
             if subprocess.run(command).returncode:
                 sys.exit(f"fold {fold} was not trained; see above, and run the command again")
     return weights
 
 
 def main(args: argparse.Namespace) -> None:
+    from detectron2.data import MetadataCatalog
+
     from nrpn_d2.checkpoint.trained_model import load_model
     from nrpn_d2.data.checks import check_registered
     from nrpn_d2.data.corrections import read_decisions, write_corrected
@@ -87,6 +92,8 @@ def main(args: argparse.Namespace) -> None:
         additions = read_decisions(args.apply, name)
         write_corrected(name, additions, args.output)
         print(f"Added {len(additions)} objects to a copy of {name}: {args.output}")
+        if images := MetadataCatalog.get(name).get("image_root"):
+            print(f"Its images, third in DATASETS.OWN: {os.path.abspath(images)}")
         return
     if args.folds:
         parts = [fold_name(name, fold, args.folds, held_out=True) for fold in range(args.folds)]

@@ -9,12 +9,13 @@ they consist of and what is wrong: what a run with DATASETS.ON_ERROR "error" sto
 cannot be decoded, duplicate and suspiciously large boxes, and near-duplicate images within and
 across datasets. Writes report.json and report.html, a page with pictures, to --output (default:
 OUTPUT_DIR). The exit code is 0 if nothing was found but what --accept names, 1 if something
-was, and 2 for a wrong command line or config.
+was, and 2 for a wrong command line or config, or a bug.
 """
 
 import argparse
 import os
 import sys
+import traceback
 
 from command import new_parser, run
 
@@ -52,8 +53,8 @@ def main(args: argparse.Namespace) -> bool:
     inspection = inspect_datasets(cfg, names, config_levels(cfg))
     print(to_text(inspection))
     folder = args.output or cfg.OUTPUT_DIR
-    with atomic_open(os.path.join(folder, "report.json"), "wb") as file:
-        file.write(to_json(inspection, args.accept).encode("utf-8", "backslashreplace"))
+    with atomic_open(os.path.join(folder, "report.json"), "w") as file:
+        file.write(to_json(inspection, args.accept))
     title = f"Check of {', '.join(inspection.statistics)}"
     write_page(os.path.join(folder, "report.html"), title, [*page_content(inspection, cfg)])
     print(f"\nWrote report.json and report.html to {folder}")
@@ -66,5 +67,8 @@ if __name__ == "__main__":
         is_wrong = run(main, arguments)
     except SystemExit as error:  # 1 is for findings
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
         sys.exit(2)
     sys.exit(1 if is_wrong else 0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .faults import DatasetError
 from .reading import Dataset
 
 
@@ -31,6 +32,9 @@ def fold_dataset(name: str) -> Dataset | None:
 
 def _read(whole: str, fold: int, folds: int, held_out: bool) -> list[dict[str, Any]]:
     records = DatasetCatalog.get(whole)
+    if len(records) < folds:
+        message = f"dataset {whole!r} has {len(records)} images, too few for {folds} folds"
+        raise DatasetError(f"{message}; take fewer folds")
     # Shuffled: many datasets are sorted by what is in the images
     numbers = np.random.default_rng(0).permutation(len(records)) % folds
     return [record for record, number in zip(records, numbers) if (number == fold) == held_out]

@@ -129,13 +129,17 @@ def _check_objects(cfg: CfgNode, records: list[dict[str, Any]], origin: str) -> 
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
         message = f"{origin}: none of {len(records)} images has an object to learn"
         raise NothingToLearn(f"{message} (difficult ones do not count); check the annotations")
+    for message in itertools.chain.from_iterable(missing_shapes(cfg, r) for r in records):
+        raise NothingToLearn(message)
+
+
+def missing_shapes(cfg: CfgNode, record: dict[str, Any]) -> Iterator[str]:
+    """Yield a message for each object to learn without a shape that the model learns."""
     for shape, key in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
-        for record in records if cfg.MODEL[key] else ():
-            for number, obj in enumerate(record.get("annotations", ())):
-                if shape not in obj and not is_ignored(obj):
-                    place = f"object {number} of {record['file_name']}"
-                    message = f"MODEL.{key} is True, and {place} has no {shape}; annotate it"
-                    raise NothingToLearn(message)
+        for number, obj in enumerate(record.get("annotations", ()) if cfg.MODEL[key] else ()):
+            if shape not in obj and not is_ignored(obj):
+                place = f"object {number} of {record['file_name']}"
+                yield f"MODEL.{key} is True, and {place} has no {shape}; annotate it"
 
 
 def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:

@@ -88,6 +88,8 @@ def load_proposals(path: str) -> dict[Hashable, Proposals]:
         ranked, per_image = _from_pickle(path) if path.endswith(".pkl") else _from_json(path)
     except (KeyError, TypeError, AttributeError) as e:
         raise ValueError(f"{path} is not a proposal file: {type(e).__name__}: {e}") from e
+    except ValueError as e:
+        raise ValueError(str(e) if str(e).startswith(path) else f"{path}: {e}") from e
     proposals = {}
     for image_id, boxes, logits in per_image:
         if image_id in proposals:

@@ -60,7 +60,7 @@ def export_stock(cfg: CfgNode, model: nn.Module, folder: str) -> list[str]:
     with atomic_open(weights, "wb") as f:
         torch.save({"model": stock_weights(model)}, f)
     stock = stock_config(cfg)
-    stock.MODEL.WEIGHTS = weights
+    stock.MODEL.WEIGHTS = os.path.abspath(weights)
     with atomic_open(config, "w") as f:
         f.write(stock.dump())
     return [weights, config]

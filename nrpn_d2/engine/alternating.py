@@ -27,7 +27,7 @@ from ..data.proposal_files import Proposals, save_proposals
 from ..utils.safe_load import CheckpointError, load_file
 from ..utils.saving import atomic_open
 from .defaults import changed
-from .resume import config_changes, warn_of_changes
+from .resume import is_finished
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -177,10 +177,7 @@ def join_halves(model: nn.Module, rpn_file: str, detector_file: str) -> None:
 
 
 def _train_step(cfg: CfgNode, trainer_class: type[Trainer]) -> None:
-    path = os.path.join(cfg.OUTPUT_DIR, f"{FINAL}.pth")
-    if os.path.isfile(path):
-        logger.info("%s is there: this step is not repeated", path)
-        warn_of_changes(path, config_changes(path, cfg))
+    if is_finished(os.path.join(cfg.OUTPUT_DIR, f"{FINAL}.pth"), cfg):
         return
     logger.info("Training %s for %d iterations", cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER)
     if comm.is_main_process():
@@ -194,11 +191,12 @@ def _train_step(cfg: CfgNode, trainer_class: type[Trainer]) -> None:
 
 def _propose(step_cfg: CfgNode, cfg: CfgNode, name: str, path: str) -> None:
     """Write a step's proposals for one dataset: as many as joint training would give the heads."""
-    if os.path.isfile(path):
+    weights, rpn = os.path.join(step_cfg.OUTPUT_DIR, f"{FINAL}.pth"), cfg.MODEL.RPN
+    # Older ones are of a step that was deleted since
+    if os.path.isfile(path) and os.path.getmtime(path) >= os.path.getmtime(weights):
         return
-    rpn = cfg.MODEL.RPN
     changes = {
-        "MODEL.WEIGHTS": os.path.join(step_cfg.OUTPUT_DIR, f"{FINAL}.pth"),
+        "MODEL.WEIGHTS": weights,
         "MODEL.RPN.PRE_NMS_TOPK_TEST": rpn.PRE_NMS_TOPK_TRAIN,
         "MODEL.RPN.POST_NMS_TOPK_TEST": rpn.POST_NMS_TOPK_TRAIN,
     }

@@ -77,7 +77,9 @@ class DrawPictures(HookBase):
                 *pictures.mined(view, TOP),
                 *pictures.hard_negatives(view, TOP),
             ]
-            stem = os.path.splitext(os.path.basename(view.file_name))[0][:100]
+            stem = os.path.splitext(os.path.basename(view.file_name))[0]
+            # A file name has 255 bytes at most, and TensorBoard's texts are UTF-8
+            stem = stem.encode("ascii", "backslashreplace")[:100].decode()
             self._put(f"{n}_{stem}", picture_grid(panels, len(panels)), done, storage)
         for name, scores in {
             "objects": [view.scores[view.labels == 1] for view in views],

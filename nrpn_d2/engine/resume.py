@@ -1,6 +1,7 @@
 """A run that goes on with another config than the one it began with."""
 
 import logging
+import os
 from typing import Any
 
 import yaml
@@ -9,6 +10,8 @@ from torch.optim import Optimizer
 
 from ..utils.config_file import flat_config
 from ..utils.safe_load import load_file
+
+logger = logging.getLogger(__name__)
 
 # The optimizer's state, which the checkpoint has, goes before these
 _WITHOUT_EFFECT = (
@@ -34,16 +37,28 @@ def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
     return {k: (old[k], new[k]) for k in keys if old[k] != new[k]}
 
 
-def warn_of_changes(checkpoint: str, changes: dict[str, tuple[Any, Any]]) -> None:
+def is_finished(checkpoint: str, cfg: CfgNode) -> bool:
+    """Tell whether a run has its last checkpoint; the log lists how its config differs."""
+    if not os.path.isfile(checkpoint):
+        return False
+    logger.info("%s is there: it is not trained again", checkpoint)
+    what = "was trained with another config and is not repeated; delete its folder to train it anew"
+    warn_of_changes(checkpoint, config_changes(checkpoint, cfg), what)
+    return True
+
+
+def warn_of_changes(
+    checkpoint: str,
+    changes: dict[str, tuple[Any, Any]],
+    what: str = "is resumed with another config",
+) -> None:
     """List the changes in the log, and say which have no effect."""
     if changes:
         lines = [
             f"{key}: {old!r} -> {new!r}{' (no effect)' * (key in _WITHOUT_EFFECT)}"
             for key, (old, new) in changes.items()
         ]
-        logging.getLogger(__name__).warning(
-            "%s is resumed with another config:\n  %s", checkpoint, "\n  ".join(lines)
-        )
+        logger.warning("%s %s:\n  %s", checkpoint, what, "\n  ".join(lines))
 
 
 def check_training_state(

@@ -1,8 +1,10 @@
 """Parts of a dataset for cross-validation."""
 
+import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from voc_folder import write_voc_folder
 
+from nrpn_d2.data.faults import DatasetError
 from nrpn_d2.data.folds import fold_name
 from nrpn_d2.engine.defaults import build_cfg
 
@@ -25,5 +27,8 @@ def test_every_image_is_held_out_once(tmp_path, restored_catalogs):
     for part, rest in zip(held_out, map(ids, names[False])):
         assert rest == [i for i in ids("own_train") if i not in part]
     assert MetadataCatalog.get(names[True][0]).thing_classes == ["cat"]
+    build_cfg("", [*own, "DATASETS.TEST", "('own_train_without0of8',)"])
+    with pytest.raises(DatasetError, match="'own_train' has 7 images, too few for 8 folds"):
+        ids("own_train_without0of8")
     build_cfg("", [*own, "DATASETS.TEST", "('own_train_fold3of3', 'none_fold0of3')"])
     assert not {"own_train_fold3of3", "none_fold0of3"} & set(DatasetCatalog.list())

@@ -77,9 +77,11 @@ def test_stock_detectron2_gives_the_same(tmp_path, one_thread):
     assert not [name for name in state if "negative_rpn" in name]
 
 
-def test_vgg_needs_the_package_for_its_vgg_only(tmp_path, capsys):
+def test_vgg_needs_the_package_for_its_vgg_only(tmp_path, capsys, monkeypatch):
     config, weights = trained(detector_cfg("vgg"), tmp_path / "trained")
-    export(config, weights, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    export(config, weights, "out")
+    monkeypatch.chdir("out")  # the config works in any folder
     assert "add_nrpn_config" in capsys.readouterr().out
     written = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert written["MODEL"]["VGG"]["WIDTHS"] == [8, 8, 16, 16] and "NRPN" not in written["MODEL"]

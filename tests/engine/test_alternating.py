@@ -47,7 +47,7 @@ def differs(one, other):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_halves_share_a_backbone(kind, tmp_path, restored_catalogs):
+def test_the_halves_share_a_backbone(kind, tmp_path, restored_catalogs, caplog):
     test = {"DATASETS__TEST": ("small_test",), "TEST__PROPOSALS__BUDGETS": [5, 20]}
     numbers = {"MODEL__RPN__POST_NMS_TOPK_TRAIN": 30, "MODEL__RPN__POST_NMS_TOPK_TEST": 5}
     cfg = config(tmp_path, kind, **test, **numbers)
@@ -69,6 +69,12 @@ def test_the_halves_share_a_backbone(kind, tmp_path, restored_catalogs):
     assert_same_state(part(final, "roi_heads."), part(detector4, "roi_heads."))
     assert differs(part(rpn3, "proposal_generator."), part(rpn1, "proposal_generator."))
     assert differs(part(detector4, "roi_heads."), part(detector2, "roi_heads."))
+
+    os.utime(proposal_files(cfg, 0)[0], (0, 0))  # of a step 1 that was deleted since
+    train_alternating(cfg, [2, 3, 2, 3])
+    assert os.path.getmtime(proposal_files(cfg, 0)[0]) > 0
+    (warning,) = [text for text in caplog.messages if "another config" in text]
+    assert "step4_detector/model_final.pth was trained with another config and is not" in warning
 
     evaluated = cfg.clone()  # as train_net.py --eval-only
     evaluated.defrost()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,11 @@ def test_a_training_that_is_looked_at(tmp_path, evaluates_nothing, monkeypatch, 
     monkeypatch.setattr("nrpn_d2.engine.trainer.DrawPictures", Recorded)
     monkeypatch.setattr(pictures, "MAX_KEPT", 2)
     monkeypatch.setattr(pictures, "NUM_IMAGES", 2)
-    folder = write_images(tmp_path / "data")
+    folder, name = write_images(tmp_path / "data"), "\u56f3" * 70  # of 210 bytes
+    for path in Path(folder).glob("*/im3.*"):
+        path.rename(path.with_stem(name))
+    for path in Path(folder).glob("ImageSets/Main/*.txt"):
+        path.write_text(path.read_text().replace("im3", name))
     train(training_cfg(folder, tmp_path / "not", **WITH_BN))
     trainer = train(training_cfg(folder, tmp_path / "out", **WITH_BN, **LOOKED_AT))
     assert_same_state(final_state(tmp_path / "out"), final_state(tmp_path / "not"))
@@ -61,7 +66,8 @@ def test_a_training_that_is_looked_at(tmp_path, evaluates_nothing, monkeypatch, 
     assert sum(last[f"calibration/share_{b}"] for b in range(10)) == pytest.approx(100)
 
     images, histograms = Recorded.seen[6]
-    assert images[-3:] == [f"pictures/{n}" for n in ("0_im0", "1_im3", "calibration")]
+    names = "0_im0", "1_" + ("\\u56f3" * 70)[:100], "calibration"
+    assert images[-3:] == [f"pictures/{name}" for name in names]
     objects, background, hard = (h["bucket_counts"] for h in histograms[-3:])
     assert sum(background) > sum(objects) > 0 and sum(hard) > 0
     in_warmup = [h["tag"] for h in Recorded.seen[2][1]]

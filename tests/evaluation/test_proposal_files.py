@@ -122,6 +122,7 @@ def test_broken_json(tmp_path):
         ((3, [0, 0, -1, 5], 0.5), "image 3: box 0 .*negative"),
         ((3, [0, 0, 1, float("nan")], 0.5), "NaN is not JSON"),
         ((3, [0, 0, 1], 0.5), "a bbox of image 3 is not 4 numbers"),
+        ((3, [0, 0, 1, 1], "x"), "could not convert"),
         ((3, [0, 0, 1, 1]), "not a proposal file: KeyError: 'score'"),
     ):
         with pytest.raises(ValueError, match=f"x.json.*{message}"):

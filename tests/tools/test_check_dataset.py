@@ -172,7 +172,8 @@ def test_records_of_readers_that_check_nothing(tmp_path):
     ]
 
 
-def test_faults_of_coco(run):
+@pytest.mark.parametrize("masks", [False, True])
+def test_faults_of_coco(run, masks):
     root = write_voc_folder(run.folder / "voc", [{"id": "a", "objects": [CAT, DOG]}])
     path, images = to_coco(read_voc(root, "train", ["cat", "dog"]), ["cat", "dog"], run.folder)
     content = json.loads((run.folder / "annotations.json").read_text())
@@ -180,8 +181,10 @@ def test_faults_of_coco(run):
     (run.folder / "annotations.json").write_text(json.dumps(content))
     run.options["DATASETS.OWN"] = f"[['mine', '{path}', '{images}']]"
     run.options["MODEL.ROI_HEADS.NUM_CLASSES"] = "2"
+    run.options["MODEL.MASK_ON"] = str(masks)
     is_wrong, report, page = check_run(run, "--dataset", "mine")
-    assert is_wrong and report["counts"] == {"degenerate box": 1}
+    expected = ["degenerate box", "missing shape"][: 1 + masks]
+    assert is_wrong and report["counts"] == dict.fromkeys(expected, 1)
     assert report["findings"][0]["image"].endswith("a.jpg")
     assert report["datasets"]["mine"]["classes"] == {"cat": 0, "dog": 1}
 
@@ -252,6 +255,12 @@ def test_exit_codes(run, monkeypatch, flags, code):
 def test_exit_code_of_findings(run, monkeypatch):
     run.objects(("cat", (3, 3, 3, 3)))
     assert exit_code(run, monkeypatch, []) == 1
+
+
+def test_exit_code_of_a_bug(run, monkeypatch, capsys):
+    monkeypatch.setattr("nrpn_d2.data.inspection.inspection.inspect_datasets", None)
+    assert exit_code(run, monkeypatch, []) == 2
+    assert "TypeError: 'NoneType'" in capsys.readouterr().err
 
 
 def exit_code(run, monkeypatch, flags):

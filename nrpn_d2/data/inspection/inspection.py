@@ -13,6 +13,7 @@ from ..anchors.reach import REACHED, AnchorLevel, best_ious, reached
 from ..anchors.seen import seen_objects
 from ..checks import class_names
 from ..faults import DatasetError
+from ..loader import missing_shapes
 from ..reading import collected_faults, is_ignored
 from .findings import large_boxes, near_duplicates
 from .image import Finding, Task, inspect_image
@@ -48,6 +49,9 @@ def inspect_datasets(
             if image.size:  # of Detectron2's own datasets, some do not say it
                 task.record.setdefault("width", image.size[0])
                 task.record.setdefault("height", image.size[1])
+            for message in missing_shapes(cfg, task.record):
+                path = task.record["file_name"]
+                findings.append(Finding("missing shape", name, path, message))
         findings += large_boxes(of_dataset, classes)
         statistics[name] = _statistics(cfg, records, classes, levels)
         tasks += zip(of_dataset, images)

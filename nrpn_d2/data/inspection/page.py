@@ -25,6 +25,7 @@ from ...utils.page import (
 from ...utils.seeding import seeded
 from ..anchors.seen import absolute_box
 from ..faults import DatasetError
+from ..loader import missing_shapes
 from ..mapper import VOCDatasetMapper
 from ..reading import is_ignored
 from .image import Finding
@@ -69,7 +70,8 @@ def _of_kind(findings: Sequence[Finding], records: dict[str, dict[str, Any]]) ->
 
 
 def _samples(inspection: Inspection, cfg: CfgNode) -> Iterable[Html]:
-    readable, mapper = inspection.readable, VOCDatasetMapper(cfg, is_train=True)
+    mapper = VOCDatasetMapper(cfg, is_train=True)
+    readable = [task for task in inspection.readable if not any(missing_shapes(cfg, task.record))]
     chosen = random.Random(0).sample(range(len(readable)), min(_SAMPLES, len(readable)))
     for number in sorted(chosen):
         record = {"annotations": [], **readable[number].record}
