@@ -70,12 +70,8 @@ class VOCDatasetMapper(DatasetMapper):
         if ignores:
             gt = mapped["instances"] = set_ignored_aside(mapped["instances"])
             if "proposals" in mapped:
-                (mapped["proposals"],) = withhold_ignored(
-                    [mapped["proposals"]],
-                    [gt],
-                    background_iou=self.background_iou,
-                    ignore_ioa=self.ignore_ioa,
-                )
+                limits = self.background_iou, self.ignore_ioa
+                (mapped["proposals"],) = withhold_ignored([mapped["proposals"]], [gt], *limits)
         return mapped
 
     def _mark_ignored(self, annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

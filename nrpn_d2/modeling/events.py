@@ -81,11 +81,8 @@ class ExchangePrinter(EventWriter):
         if "nrpn/joint" not in names:
             return
         phase = "joint" if storage.history("nrpn/joint").latest() else "warm-up"
-        means = {
-            name.removeprefix("nrpn/"): storage.history(name).avg(20)
-            for name in names
-            if name != "nrpn/joint"
-        }
+        means = {name.removeprefix("nrpn/"): storage.history(name).avg(20) for name in names}
+        del means["joint"]
         sentence = f"{means.pop('false_positives'):.3g} false positives per image"
         if "believed" in means:
             share = 100 * means.pop("believed")

@@ -147,12 +147,8 @@ class HardNegativeRPN(RPN):
             losses = self.learn(images, features, anchors, logits, deltas, gt_instances)
         proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
         if self.training:
-            proposals = withhold_ignored(
-                proposals,
-                gt_instances,
-                background_iou=self.anchor_matcher.thresholds[1],
-                ignore_ioa=self.ignore_ioa,
-            )
+            background_iou = self.anchor_matcher.thresholds[1]
+            proposals = withhold_ignored(proposals, gt_instances, background_iou, self.ignore_ioa)
         return proposals, losses
 
     def predict(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -82,7 +82,6 @@ def mean_positives(labels: Tensor) -> Tensor:
 def withhold_ignored(
     proposals: list[Instances],
     gt_instances: list[Instances],
-    *,
     background_iou: float,
     ignore_ioa: float,
 ) -> list[Instances]:

@@ -12,6 +12,8 @@ from detectron2.utils.registry import Registry
 from torch import Tensor
 from torchvision.ops import nms
 
+from .samplers import pick
+
 MINER_REGISTRY = Registry("MINER")
 MINER_REGISTRY.__doc__ = """
 Registry of what counts as a false positive of the RPN, chosen by ``MODEL.NRPN.FP_SELECT``.
@@ -33,7 +35,7 @@ def threshold(
 @MINER_REGISTRY.register()
 def topk(logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int) -> Tensor:
     """The ``topk`` best-scored of each image: some even where the RPN is never that sure."""
-    return best_of(logits, background, topk)
+    return pick(logits.float(), background, None, topk)
 
 
 @MINER_REGISTRY.register()
@@ -49,7 +51,7 @@ def overestimate_topk(
     logits: Tensor, ious: Tensor, background: Tensor, *, score: float, topk: int
 ) -> Tensor:
     """The ``topk`` of each image with the largest objectness probability minus IoU."""
-    return best_of(logits.float().sigmoid() - ious, background, topk)
+    return pick(logits.float().sigmoid() - ious, background, None, topk)
 
 
 def false_positives(
@@ -78,13 +80,6 @@ def false_positives(
     """
     background = (labels == 0) & (ious < iou)
     return background & select(logits, ious, background, score=score, topk=topk)
-
-
-def best_of(values: Tensor, eligible: Tensor, topk: int) -> Tensor:
-    """Return (N, R) bool: the ``topk`` eligible anchors of largest value in each image, or all."""
-    ranked = values.float().masked_fill(~eligible, -float("inf"))
-    best = ranked.topk(min(topk, ranked.shape[1]), dim=1).indices
-    return torch.zeros_like(eligible).scatter(1, best, True) & eligible
 
 
 @torch.no_grad()

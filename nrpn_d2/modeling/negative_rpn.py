@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..config_checks import registered
 from .losses import bce
-from .mining import MINER_REGISTRY, best_of, false_positives, hard_negatives
-from .samplers import NRPN
+from .mining import MINER_REGISTRY, false_positives, hard_negatives
+from .samplers import NRPN, pick
 
 
 class ScoreHead(nn.Module):
@@ -138,7 +138,7 @@ def nrpn_loss(
     objects = objects.masked_fill(labels != 1, -float("inf"))
     sampled = sampler(nrpn_labels, None, None, objects).labels
     if num_false_alarms > 0:
-        alarms = best_of(logits.detach(), nrpn_labels == 0, num_false_alarms)
+        alarms = pick(logits.detach().float(), nrpn_labels == 0, None, num_false_alarms)
         sampled = sampled.masked_fill(alarms, 0)
     chosen = torch.nonzero(sampled.flatten() >= 0)[:, 0]
     loss = bce(logits.flatten()[chosen], sampled.flatten()[chosen]).sum()

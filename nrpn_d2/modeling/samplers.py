@@ -32,13 +32,14 @@ class Sample(NamedTuple):
     hard: Tensor  # (N, R) bool, the sampled negatives that were chosen for being hard
 
 
-def pick(priority: Tensor, eligible: Tensor, quota: Tensor, limit: int) -> Tensor:
+def pick(priority: Tensor, eligible: Tensor, quota: Tensor | None, limit: int) -> Tensor:
     """Pick, in each image, the eligible anchors of largest priority.
 
     Args:
         priority: (N, R) float; anchors at -inf are never picked. Ties are broken arbitrarily.
         eligible: (N, R) bool.
-        quota: (N,), how many to pick; all eligible anchors are picked where there are fewer.
+        quota: (N,), how many to pick, ``limit`` by default; all eligible anchors are picked where
+            there are fewer.
         limit: an upper bound of quota, known on the host.
 
     Returns:
@@ -46,8 +47,9 @@ def pick(priority: Tensor, eligible: Tensor, quota: Tensor, limit: int) -> Tenso
     """
     priority = priority.masked_fill(~eligible, -float("inf"))
     values, indices = priority.topk(min(limit, priority.shape[1]), dim=1)
-    rank = torch.arange(values.shape[1], device=values.device)
-    picked = (rank < quota[:, None]) & (values > -float("inf"))
+    picked = values > -float("inf")
+    if quota is not None:
+        picked &= torch.arange(values.shape[1], device=values.device) < quota[:, None]
     return torch.zeros_like(eligible).scatter(1, indices, picked)
 
 
@@ -160,12 +162,10 @@ class IoUBalanced(Random):
         ious = ious.masked_fill(~background, 0)
         width = ious.max(dim=1, keepdim=True).values.clamp(min=1e-6) / self.bins
         interval = (ious / width).long().clamp(max=self.bins - 1)
-        chosen = torch.zeros_like(background)
+        chosen, quota = torch.zeros_like(background), quota // self.bins
         for i in range(self.bins):
             eligible = background & (interval == i)
-            chosen |= pick(
-                self._random(ious), eligible, quota // self.bins, self.batch_size_per_image
-            )
+            chosen |= pick(self._random(ious), eligible, quota, self.batch_size_per_image)
         return chosen
 
 

@@ -121,11 +121,8 @@ class VGGBoxHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        return {
-            "input_shape": input_shape,
-            "fc_dim": cfg.MODEL.VGG.FC_DIM,
-            "dropout": cfg.MODEL.VGG.DROPOUT,
-        }
+        vgg = cfg.MODEL.VGG
+        return {"input_shape": input_shape, "fc_dim": vgg.FC_DIM, "dropout": vgg.DROPOUT}
 
     @property
     def output_shape(self) -> ShapeSpec:

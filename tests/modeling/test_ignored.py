@@ -48,11 +48,9 @@ def test_proposals_on_a_box_to_ignore_and_on_no_object_are_withheld():
     ]
     proposals = Instances((96, 128))
     proposals.proposal_boxes = Boxes(torch.tensor(dropped + kept, dtype=torch.float32))
-    (result,) = withhold_ignored([proposals], [gt], background_iou=0.3, ignore_ioa=0.5)
+    (result,) = withhold_ignored([proposals], [gt], 0.3, 0.5)
     assert result.proposal_boxes.tensor.tolist() == kept
-    (result,) = withhold_ignored(
-        [proposals], [instances([[0, 0, 9, 9]])], background_iou=0.3, ignore_ioa=0.5
-    )
+    (result,) = withhold_ignored([proposals], [instances([[0, 0, 9, 9]])], 0.3, 0.5)
     assert len(result) == len(proposals)
 
 
