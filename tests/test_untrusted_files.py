@@ -44,7 +44,6 @@ OPENERS = re.compile(
 # module -> the openers that it calls; hostile files for them are in WAYS, or in the file named
 READERS = {
     "nrpn_d2/checkpoint/checkpointer.py": {"open"},
-    "nrpn_d2/checkpoint/imagenet_weights.py": {"PathManager.open"},  # tests/checkpoint
     "nrpn_d2/data/corrections.py": {"open"},  # tests/data
     "nrpn_d2/data/image_header.py": {"open", "Image.open"},
     "nrpn_d2/data/inspection/image.py": {"Image.open"},  # tests/tools

@@ -169,16 +169,10 @@ class NRPNCheckpointer(DetectionCheckpointer):
         self.resumes = False  # while a run is resumed
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, model: nn.Module, **checkpointables: Any
-    ) -> "NRPNCheckpointer":
-        return cls(
-            model,
-            cfg.OUTPUT_DIR,
-            pixels=Pixels.of_config(cfg),
-            keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP,
-            **checkpointables,
-        )
+    def from_config(cls, cfg: CfgNode, model: nn.Module, **states: Any) -> "NRPNCheckpointer":
+        """Build it with the config's folder and pixels; ``states`` are its checkpointables."""
+        pixels, keep = Pixels.of_config(cfg), cfg.SOLVER.CHECKPOINTS_TO_KEEP
+        return cls(model, cfg.OUTPUT_DIR, pixels=pixels, keep=keep, **states)
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """Load a checkpoint as ``DetectionCheckpointer.load`` does.

@@ -57,9 +57,6 @@ class TorchvisionHandler(PathHandler):
                 torch.hub.download_url_to_file(url, local, sha256_prefix)
         return local
 
-    def _open(self, path: str, mode: str = "r", **kwargs):
-        return PathManager.open(self._get_local_path(path), mode, **kwargs)
-
 
 PathManager.register_handler(TorchvisionHandler())
 

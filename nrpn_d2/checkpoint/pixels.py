@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +58,6 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
         checkpoint: the content of ``path``, with "model", and "pixels" if this package saved it.
         kind: a name in ``KINDS``, for an ImageNet VGG only; "" to go by the names of its layers.
 
-
-
     Raises:
         ValueError: for an unknown ``kind``, or one for anything but an ImageNet VGG.
     """
@@ -89,27 +86,23 @@ def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
     """
     current = Pixels.of_config(cfg)
     chosen = current.differing_keys(Pixels.of_config(get_cfg()))
-    raise_if_different(pixels, current, path, chosen)
     for name, key in pixels.differing_keys(current).items():
-        value = getattr(pixels, name)
-        cfg.merge_from_list([key, value])
-        logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)
+        if name not in chosen:
+            value = getattr(pixels, name)
+            cfg.merge_from_list([key, value])
+            logging.getLogger(__name__).info("%s set to %s, as %s needs", key, value, path)
+    raise_if_different(pixels, Pixels.of_config(cfg), path)
 
 
-def raise_if_different(
-    pixels: Pixels, current: Pixels, path: str, names: Collection[str] | None = None
-) -> None:
-    """Refuse a config whose pixels are not those that the weights expect.
+def raise_if_different(pixels: Pixels, current: Pixels, path: str) -> None:
+    """Refuse ``current``, a config's pixels, that are not those that the weights expect.
 
     Raises:
-        ValueError: naming the keys of ``names`` (all by default) in which ``current``, the
-            config's pixels, differ from the weights'.
+        ValueError: naming the keys that differ.
     """
-    differing = pixels.differing_keys(current)
     wrong = [
         f"{key} is {getattr(current, name)}, the weights need {getattr(pixels, name)}"
-        for name, key in differing.items()
-        if names is None or name in names
+        for name, key in pixels.differing_keys(current).items()
     ]
     if wrong:
         raise ValueError(f"The config contradicts the weights {path}: " + "; ".join(wrong))
