@@ -48,10 +48,7 @@ def save_proposals(path: str, proposals: Mapping[Hashable, Proposals]) -> None:
     check_ending(path)
     ranked = any(of_image.logits is None for of_image in proposals.values())
     boxes = [of_image.boxes for of_image in proposals.values()]
-    logits = [
-        _ranks(len(of_image.boxes)) if ranked else of_image.logits
-        for of_image in proposals.values()
-    ]
+    logits = [_ranks(len(x.boxes)) if ranked else x.logits for x in proposals.values()]
     for image_id, *of_image in zip(proposals, boxes, logits):
         check_boxes(*of_image, f"{path} is not written: image {image_id!r}")
     if path.endswith(".pkl"):

@@ -181,13 +181,9 @@ def plan_scene(rng: np.random.Generator, size: int) -> Scene:
         if place is not None:
             forms = [form for form in DISTRACTOR_FORMS if form != "hexagon" or place[1] > 16]
             distractors.append(_shape(rng, forms, background, *place))
-    first = len(distractors)
-    return Scene(
-        background,
-        distractors + objects + covers,
-        [first + number for number in range(len(objects))],
-        [first + number for number in faint],
-    )
+    shapes, first = distractors + objects + covers, len(distractors)
+    indices = list(range(first, first + len(objects)))
+    return Scene(background, shapes, indices, [indices[number] for number in faint])
 
 
 def _free_place(

@@ -92,11 +92,8 @@ DISTRACTOR_FORMS: dict[str, Callable] = {
     "star": lambda u, v, r: np.minimum(_triangle(u, v, 0.8 * r), _triangle(u, -v, 0.8 * r)),
     "hexagon": _hexagon,
 }
-FORMS = {
-    **OBJECT_FORMS,
-    **DISTRACTOR_FORMS,
-    "occluder": lambda u, v, r: _box(u, v, 1.3 * r, 0.5 * r),
-}
+FORMS = OBJECT_FORMS | DISTRACTOR_FORMS
+FORMS["occluder"] = lambda u, v, r: _box(u, v, 1.3 * r, 0.5 * r)
 
 
 def draw(background: np.ndarray, shapes: Sequence[Shape]) -> tuple[np.ndarray, np.ndarray]:

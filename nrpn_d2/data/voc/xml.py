@@ -4,7 +4,6 @@ The files come from strangers: they are parsed by defusedxml (document types, en
 external references are refused) and may not exceed ``MAX_XML_BYTES``.
 """
 
-from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError, SubElement
 
 import defusedxml.ElementTree
@@ -16,12 +15,6 @@ from ..faults import Box, DatasetError, clip_box, did_you_mean, show, to_number
 MAX_XML_BYTES = 16 * 2**20  # about 40,000 objects
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _REMEDY = "repair the file, or delete its id from the split"
-
-
-class VOCObject(NamedTuple):
-    category_id: int
-    box: Box
-    difficult: int  # 0 or 1
 
 
 def load_annotation(path: str) -> Element:
@@ -62,7 +55,7 @@ def annotated_size(root: Element, path: str) -> tuple[float, float] | None:
 
 def parse_object(
     element: Element, size: tuple[float, float], class_ids: dict[str, int]
-) -> VOCObject:
+) -> tuple[int, Box, int]:
     """Check one ``<object>`` and convert its box to 0-based coordinates.
 
     VOC counts pixels from 1 and includes the last one, so a box that covers an image of W x H
@@ -74,6 +67,9 @@ def parse_object(
         size: (width, height) of the image that the box refers to, in pixels.
         class_ids: class name -> category id.
 
+    Returns:
+        Category id, box, and 1 for a difficult object, 0 otherwise.
+
     Raises:
         DatasetError: the first fault found and its remedy; the message names no file.
     """
@@ -83,12 +79,15 @@ def parse_object(
     boxes = element.findall("bndbox")
     if len(boxes) != 1:
         raise DatasetError(f"it has {len(boxes)} <bndbox> instead of one; correct it", "bad box")
-    box = [_number(boxes[0], edge) for edge in _EDGES]
-    box = _pixel_box(box, size)
+    xmin, ymin, xmax, ymax = (_number(boxes[0], edge) for edge in _EDGES)
+    shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
+    if xmax == xmin or ymax == ymin:
+        raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
+    box = clip_box((xmin - 1, ymin - 1, xmax, ymax), size, shown)
     difficult = (element.findtext("difficult") or "").strip() or "0"
     if difficult not in ("0", "1"):
         raise DatasetError(f"<difficult> is {show(difficult)}; make it 0 or 1", "bad number")
-    return VOCObject(class_ids[name], box, int(difficult))
+    return class_ids[name], box, int(difficult)
 
 
 def object_name(element: Element) -> str:
@@ -109,15 +108,6 @@ def _number(parent: Element, tag: str) -> float:
     if text is None:
         raise DatasetError(f"<{tag}> is missing; add it", "bad number")
     return to_number(text, f"<{tag}>")
-
-
-def _pixel_box(box: list[float], size: tuple[float, float]) -> Box:
-    xmin, ymin, xmax, ymax = box
-    shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
-    if xmax == xmin or ymax == ymin:
-        raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
-    zero_based = (xmin - 1, ymin - 1, xmax, ymax)
-    return clip_box(zero_based, size, shown)
 
 
 def _unknown_class(name: str, class_ids: dict[str, int]) -> str:
