@@ -161,11 +161,10 @@ def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
 def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
     """Check that a loss made for all anchors gets all of them, and no other does."""
     if loss.needs_all_anchors != sampler.keeps_all_anchors:
-        raise ValueError(
-            f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(loss).__name__!r} does not go "
-            f"with MODEL.RPN.NEGATIVE_SAMPLER.NAME {type(sampler).__name__!r}: focal "
-            "losses weigh all anchors (sampler 'All'), the others need a sampled mini-batch"
-        )
+        message = f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(loss).__name__!r} does not go with"
+        message += f" MODEL.RPN.NEGATIVE_SAMPLER.NAME {type(sampler).__name__!r}: focal losses"
+        message += " weigh all anchors (sampler 'All'), the others need a sampled mini-batch"
+        raise ValueError(message)
 
 
 def _check_vgg(cfg: CfgNode) -> None:

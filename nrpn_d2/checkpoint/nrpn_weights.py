@@ -68,9 +68,8 @@ def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) ->
     # A resumed run finds all of its networks in its checkpoint, or is another model's
     copied = 0 if getattr(checkpointer, "resumes", False) else copy_backbone(checkpoint["model"])
     if copied:
-        logging.getLogger(__name__).info(
-            "The nRPN's backbone starts from the checkpoint's backbone.* (%d tensors)", copied
-        )
+        message = "The nRPN's backbone starts from the checkpoint's backbone.* (%d tensors)"
+        logging.getLogger(__name__).info(message, copied)
 
 
 _detectron2s = DetectionCheckpointer._load_model

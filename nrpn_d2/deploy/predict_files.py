@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class Shown(NamedTuple):
     """Which predictions are drawn."""
 
-    top_k: int = 10  # at most so many of an image
-    min_score: float = 0.5  # from this score on
-    fallback: int = 0  # so many of an image in which none has min_score
+    top_k: int  # at most so many of an image
+    min_score: float  # from this score on
+    fallback: int  # so many of an image in which none has min_score
 
     def of(self, scores: np.ndarray) -> np.ndarray:
         """Return indices into scores (K,), which are in descending order."""
@@ -64,10 +64,10 @@ def predict_files(
     output: str,
     class_names: Sequence[str],
     *,
-    proposals: bool = False,
-    batch: int = 1,
-    shown: Shown | None = None,
-    crops: bool = False,
+    proposals: bool,
+    batch: int,
+    shown: Shown,
+    crops: bool,
 ) -> Summary:
     """Write pictures and results of images and videos to ``output``.
 
@@ -79,7 +79,7 @@ def predict_files(
         batch: how many images of one size the model gets at a time.
         crops: write what is in each drawn box, too.
     """
-    shown, summary, results = shown or Shown(), Summary(), Results(class_names)
+    summary, results = Summary(), Results(class_names)
     start, video = time.perf_counter(), None
     try:
         is_short = len(files) == 1 and not is_video_name(files[0])
@@ -181,10 +181,8 @@ def _write(
         summary.best = max(summary.best, float(scores.max(initial=0)))
     drawn = found[torch.from_numpy(shown.of(scores))]
     boxes, classes = drawn.pred_boxes.tensor.numpy(), drawn.pred_classes.tolist()
-    labels = [
-        f"{score:.2f}" if proposals else f"{class_names[c]} {score:.2f}"
-        for c, score in zip(classes, drawn.scores.tolist())
-    ]
+    names = ["" if proposals else f"{class_names[c]} " for c in classes]
+    labels = [f"{name}{score:.2f}" for name, score in zip(names, drawn.scores.tolist())]
     masks = drawn.pred_masks.numpy() if drawn.has("pred_masks") else None
     picture = draw(frame.image, boxes, labels, classes, masks)
     if frame.video is None:

@@ -77,7 +77,5 @@ class Predictor:
         images = GeneralizedRCNN.preprocess_image(self.model, inputs)
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
-        return [
-            detector_postprocess(found, x["height"], x["width"])
-            for found, x in zip(proposals, inputs, strict=True)
-        ]
+        pairs = zip(proposals, inputs, strict=True)
+        return [detector_postprocess(found, x["height"], x["width"]) for found, x in pairs]

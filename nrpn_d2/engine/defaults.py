@@ -24,7 +24,7 @@ from . import run_folder
 from .wandb_hook import check_wandb
 
 
-def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool = False) -> CfgNode:
+def build_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     """Return a config, checked and frozen; the datasets it names are registered.
 
     Without a usable GPU, MODEL.DEVICE is the CPU. INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD are
@@ -34,14 +34,13 @@ def build_cfg(config_file: str = "", opts: Sequence[str] = (), *, resume: bool =
     Args:
         config_file: "" for the defaults.
         opts: keys and values in turn, which override the file's.
-        resume: whether the last checkpoint in OUTPUT_DIR takes the place of MODEL.WEIGHTS.
 
     Raises:
         ValueError: naming the file or the key.
         CheckpointError: for weights that cannot be read.
     """
     cfg = merge_cfg(config_file, opts)
-    _complete(cfg, resume)
+    _complete(cfg, resume=False)
     return cfg
 
 
@@ -50,6 +49,7 @@ def setup_run(
 ) -> CfgNode:
     """Build a config as :func:`build_cfg` does, and make its OUTPUT_DIR ready for a run.
 
+    With ``resume`` the last checkpoint in OUTPUT_DIR takes the place of MODEL.WEIGHTS.
     The folder is this run's alone. The log goes to the console and to log.txt, the config to
     config.yaml; an evaluation, which may be of a run in the folder, writes them beside its results.
 

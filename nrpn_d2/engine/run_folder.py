@@ -53,11 +53,8 @@ def _claim(folder: str) -> str:
         if error.errno not in _WITHOUT_LOCKS:
             file.seek(0)
             return file.read().strip() or "unknown"
-        logging.getLogger(__name__).warning(
-            "%s is on a file system without locks (%s): nothing keeps a second run out of it",
-            folder,
-            error.strerror,
-        )
+        message = "%s is on a file system without locks (%s): nothing keeps a second run out of it"
+        logging.getLogger(__name__).warning(message, folder, error.strerror)
     file.truncate(0)
     file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
     file.flush()

@@ -162,12 +162,8 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            **TrainerBase.state_dict(self),
-            "_trainer": self._trainer.state_dict(),
-            "seed": self.seed,
-            "config": self.cfg.dump(),
-        }
+        own = {"_trainer": self._trainer.state_dict(), "seed": self.seed, "config": self.cfg.dump()}
+        return TrainerBase.state_dict(self) | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)

@@ -57,11 +57,8 @@ class BudgetedModel(nn.Module):
         with _at_least(self.budgets[-1], self.model.proposal_generator) as configured:
             if isinstance(self.model, GeneralizedRCNN):
                 return self._detect(batched_inputs, configured)
-            outputs = self.model(batched_inputs)
-        return [
-            {"proposals": output["proposals"][:configured], "most_proposals": output["proposals"]}
-            for output in outputs
-        ]
+            most = [output["proposals"] for output in self.model(batched_inputs)]
+        return [{"proposals": x[:configured], "most_proposals": x} for x in most]
 
     def _detect(
         self, batched_inputs: list[dict[str, Any]], configured: int | None
@@ -84,11 +81,9 @@ class BudgetedModel(nn.Module):
             if predictor is None:
                 detections = heads(images, features, best)[0]
             else:
-                predictions = (
-                    torch.cat([rows[:number] for rows in prediction.split(counts)])
-                    for prediction in seen["predictor"][1]
-                )
-                detections = predictor.inference(tuple(predictions), best)[0]
+                by_image = [prediction.split(counts) for prediction in seen["predictor"][1]]
+                predictions = tuple(torch.cat([x[:number] for x in rows]) for rows in by_image)
+                detections = predictor.inference(predictions, best)[0]
                 if not boxes_only and hasattr(heads, "forward_with_given_boxes"):
                     detections = heads.forward_with_given_boxes(features, detections)
             return [_in_original_pixels(*pair) for pair in zip(detections, batched_inputs)]
@@ -105,16 +100,10 @@ class BudgetedModel(nn.Module):
 
 def _in_original_pixels(instances: Instances, image: dict[str, Any]) -> Instances:
     """Return the instances in the size that the input dict asks for; the argument stays."""
-    fields = {
-        name: value.clone() if isinstance(value, Boxes) else value
-        for name, value in instances.get_fields().items()
-    }
-    height, width = instances.image_size
-    return detector_postprocess(
-        Instances(instances.image_size, **fields),
-        image.get("height", height),
-        image.get("width", width),
-    )
+    fields = instances.get_fields()
+    fields = {k: v.clone() if isinstance(v, Boxes) else v for k, v in fields.items()}
+    copied, (height, width) = Instances(instances.image_size, **fields), instances.image_size
+    return detector_postprocess(copied, image.get("height", height), image.get("width", width))
 
 
 @contextmanager

@@ -97,11 +97,7 @@ def _ximgproc() -> Any:
     return cv2.ximgproc
 
 
-METHODS = {
-    "selective_search": selective_search,
-    "edge_boxes": edge_boxes,
-    "sliding_window": sliding_window,
-}
+METHODS = {method.__name__: method for method in (selective_search, edge_boxes, sliding_window)}
 
 
 def propose_in_images(

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 CURVE_BUDGETS = tuple(np.unique(np.logspace(0, 4, 33).astype(int)).tolist())
 CURVE_THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.01), 2)
 
+# What the metrics of objects of a size are called, behind AR or R50
+_SUFFIXES = {size: "" if size == "all" else size.lower() for size in SIZE_RANGES}
+
 # Images that are matched at once: few calls of numpy, and arrays that stay in the cache
 BLOCK = 64
 
@@ -151,12 +154,11 @@ class ProposalRecallEvaluator(PerImageEvaluator):
 
     def _results(self, by_size: np.ndarray, budget: str) -> dict[str, float]:
         """Name the recalls of overlaps (Z, G); ``budget`` ("@50", or "") is part of the keys."""
-        ending = {"" if size == "all" else size.lower(): z for z, size in enumerate(SIZE_RANGES)}
-        groups = {f"{size}{budget}": by_size[z] for size, z in ending.items()}
-        for c, name in enumerate(self.ground_truth.class_names):
-            groups[f"{budget}-{name}"] = by_size[ending[""]][self._classes == c]
-        for name, part in self._parts.items():
-            groups[f"{budget}-{name}"] = by_size[ending[""]][part]
+        groups = {f"{suffix}{budget}": x for suffix, x in zip(_SUFFIXES.values(), by_size)}
+        every = groups[budget]
+        classes = {n: self._classes == c for c, n in enumerate(self.ground_truth.class_names)}
+        for name, part in {**classes, **self._parts}.items():
+            groups[f"{budget}-{name}"] = every[part]
         results = {}
         for suffix, overlaps in groups.items():
             results[f"AR{suffix}"] = 100 * float(average_recall(overlaps))
@@ -169,7 +171,7 @@ class ProposalRecallEvaluator(PerImageEvaluator):
         metrics = [*(f"R{100 * t:g}" for t in self._thresholds), "AR"]
         rows = []
         for budget in budgets:
-            sizes = {size: ("" if size == "all" else size.lower()) + budget for size in SIZE_RANGES}
+            sizes = {size: suffix + budget for size, suffix in _SUFFIXES.items()}
             parts = {part: f"{budget}-{part}" for part in self._parts}
             for of, suffix in {**sizes, **parts}.items():
                 values = [results[metric + suffix] for metric in metrics]

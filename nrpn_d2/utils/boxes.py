@@ -17,8 +17,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def covered_fraction(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the fraction (...) of the area of ``a`` that lies on ``b``; else as box_iou."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    intersection = _intersection(a, b)
-    return _ratio(intersection, np.broadcast_to(box_area(a), intersection.shape))
+    return _ratio(_intersection(a, b), box_area(a))
 
 
 def lies_off(

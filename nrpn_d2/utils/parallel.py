@@ -27,9 +27,8 @@ def parallel_map(
         tasks, the results: are pickled.
         description: stands before the progress bar.
     """
-    progress = functools.partial(
-        tqdm, total=len(tasks), desc=description, disable=not comm.is_main_process()
-    )
+    quiet = not comm.is_main_process()
+    progress = functools.partial(tqdm, total=len(tasks), desc=description, disable=quiet)
     processes = free_processes()
     if processes == 1:
         yield from progress(map(function, tasks))

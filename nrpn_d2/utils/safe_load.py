@@ -52,10 +52,8 @@ def load_file(path: str, mmap: bool = False) -> Any:
                 f"{path} is refused: it asks for {wanted}, and weights or proposals need nothing "
                 "but arrays and plain containers. Loading it could run code; nothing of it was run"
             ) from e
-        raise CheckpointError(
-            f"{path} cannot be read: it is truncated, or of another kind "
-            f"({type(e).__name__}: {_reason(e)})"
-        ) from e
+        message = f"{path} cannot be read: it is truncated, or of another kind"
+        raise CheckpointError(f"{message} ({type(e).__name__}: {_reason(e)})") from e
 
 
 def _reason(error: Exception) -> str:
