@@ -19,14 +19,13 @@ import os
 import subprocess
 import sys
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "train_net.py")
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--dataset", help="a registered name (default: DATASETS.TRAIN)")
     parser.add_argument("--output", required=True, help="folder to write to; see --apply")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -38,8 +37,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         "--min-score", type=float, default=0.05, help="of a model, to count (default: 0.05)"
     )
     parser.add_argument("--top", type=int, default=200, help="candidates on the page (200)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    args = parser.parse_intermixed_args(args)
+    args = parse(parser, args)
     if args.folds is not None and not 2 <= args.folds <= 20:
         parser.error(f"--folds is {args.folds}; it must be 2 to 20")
     if args.top < 0:

@@ -17,19 +17,17 @@ import os
 import sys
 import traceback
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="names model, image size and datasets")
+    parser = new_parser(__doc__, config="names model, image size and datasets")
     parser.add_argument("--dataset", action="append", help="a registered name; may be repeated")
     parser.add_argument(
         "--accept", action="append", default=[], metavar="KIND", help="of finding; may be repeated"
     )
     parser.add_argument("--output", help="folder to write to")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def main(args: argparse.Namespace) -> bool:

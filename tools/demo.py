@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/shapes_nrpn.yaml")
 NUM_IMAGES, TOP, MIN_SCORE = 4, 5, 0.5  # of the picture: images, proposals, detections' score
@@ -20,8 +20,7 @@ NUM_IMAGES, TOP, MIN_SCORE = 4, 5, 0.5  # of the picture: images, proposals, det
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--config-file", default=CONFIG, help="default: configs/shapes_nrpn.yaml")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def draw(images, path: str) -> None:

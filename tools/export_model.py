@@ -13,19 +13,15 @@ import argparse
 import os
 import sys
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument(
-        "--images", action="append", default=[], help="one to compare on; may be repeated"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    parser.add_argument("--images", action="append", default=[], help="may be repeated")
+    return parse(parser, args)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -9,15 +9,13 @@ writes exported/model.pth and exported/config.yaml, for Detectron2's DefaultPred
 
 import argparse
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -17,19 +17,17 @@ import argparse
 import os
 import re
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="names model, image size and datasets")
+    parser = new_parser(__doc__, config="names model, image size and datasets")
     parser.add_argument(
         "--dataset", action="append", help="a registered name; may be repeated (DATASETS.TRAIN)"
     )
     parser.add_argument("--k", type=_ks, default="3..12", help="such as 9 or 3..12 (default)")
     parser.add_argument("--output", help="folder to write to (default: OUTPUT_DIR)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def _ks(text: str) -> list[int]:

@@ -25,12 +25,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--images", action="append", default=[], help="may be repeated")
     parser.add_argument(
         "--dataset", action="append", default=[], help="a registered name; may be repeated"
@@ -41,8 +40,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         "--min-score", type=float, help="default: 0.5; of proposals MODEL.NRPN.FP_SCORE (0.7)"
     )
     parser.add_argument("--batch", type=int, default=1, help="images of one size at a time")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    args = parser.parse_intermixed_args(args)
+    args = parse(parser, args)
     if not args.images and not args.dataset:
         parser.error("give --images or --dataset")
     if args.batch < 1 or (args.count is not None and args.count < 1):

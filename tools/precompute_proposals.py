@@ -18,18 +18,16 @@ import argparse
 import os
 import sys
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", help="a registered name (default: the only DATASETS.TEST)")
     source.add_argument("--images", help="a folder, a glob, or an image, instead of a dataset")
     parser.add_argument("--output", required=True, help="file to write, .pkl or .json")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def main(args: argparse.Namespace) -> None:

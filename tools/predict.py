@@ -22,12 +22,11 @@ import argparse
 import os
 import sys
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help="the config of the training")
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--input", required=True, help="an image or video, a folder, or a glob")
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--proposals", action="store_true", help="proposals, not detections")
@@ -38,8 +37,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         "--top", type=int, default=0, metavar="K", help="draw the K best where none has --min-score"
     )
     parser.add_argument("--crops", action="store_true", help="write what is in each drawn box")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    args = parser.parse_intermixed_args(args)
+    args = parse(parser, args)
     if args.batch < 1:
         parser.error(f"--batch is {args.batch}; it must be at least 1")
     if args.min_score is None:

@@ -15,12 +15,11 @@ are not repeated, a half one goes on.
 
 import argparse
 
-from command import new_parser
+from command import new_parser, parse
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of joint training")
+    parser = new_parser(__doc__, config="of joint training")
     parser.add_argument(
         "--iterations", type=int, nargs=4, default=(), metavar="N", help="default: MAX_ITER each"
     )
@@ -28,8 +27,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0 on")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    return parser.parse_intermixed_args(args)
+    return parse(parser, args)
 
 
 def main(args: argparse.Namespace) -> dict:

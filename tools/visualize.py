@@ -19,30 +19,24 @@ images below the first.
 import argparse
 import os
 
-from command import new_parser, run
+from command import new_parser, parse, run
 
 WHAT = ("anchors", "labels", "proposals", "false-positives", "hard-negatives")
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("what", choices=WHAT, metavar="WHAT", help=", ".join(WHAT))
-    parser.add_argument("--config-file", required=True, help="the config of the training")
     parser.add_argument("--dataset", help="a registered name (default: first of DATASETS.TEST)")
     parser.add_argument("--images", type=int, default=4, metavar="N", help="default: 4")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="boxes (default: 10)")
-    parser.add_argument(
-        "--worst",
-        action="store_true",
-        help="false-positives: the images with most of them, instead of images evenly spread",
-    )
+    parser.add_argument("--worst", action="store_true", help="images with most false positives")
     parser.add_argument("--compare", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="another model")
     parser.add_argument(
         "--output", metavar="FILE", help=f"{', '.join(SUFFIXES)} (default: OUTPUT_DIR/WHAT.png)"
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override the config's")
-    args = parser.parse_intermixed_args(args)
+    args = parse(parser, args)
     if args.images < 1 or args.top < 1:
         parser.error(f"--images {args.images} and --top {args.top} must be at least 1")
     if args.output and not args.output.lower().endswith(SUFFIXES):
