@@ -67,15 +67,13 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
     if "pixels" in checkpoint:
         saved = checkpoint["pixels"]
         return Pixels(saved["format"], tuple(saved["mean"]), tuple(saved["std"]))
-    if not is_imagenet_vgg(checkpoint["model"]):
-        entry = torchvision_files().get(os.path.basename(path))
-        return Pixels.of_torchvision(entry) if entry else None
     if kind:
         return KINDS[kind]
     if has_caffe_names(checkpoint["model"]):
         return KINDS["caffe"]
-    files = {os.path.basename(entry.url): name for name, entry in TORCHVISION.items()}
-    return KINDS[files.get(os.path.basename(path), "vgg16")]
+    own_vgg = TORCHVISION["vgg16"] if is_imagenet_vgg(checkpoint["model"]) else None
+    entry = torchvision_files().get(os.path.basename(path), own_vgg)
+    return Pixels.of_torchvision(entry) if entry else None
 
 
 def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:

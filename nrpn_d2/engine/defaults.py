@@ -69,10 +69,8 @@ def setup_run(
     _complete(cfg, resume)
     check_datasets(cfg, eval_only)
     args = {"config_file": config_file, "opts": opts, "resume": resume, "eval_only": eval_only}
-    set_up = cfg.clone()
-    set_up.defrost()
-    set_up.OUTPUT_DIR = folder
-    default_setup(set_up, argparse.Namespace(**args))
+    written = changed(cfg, {"OUTPUT_DIR": folder}) if eval_only else cfg
+    default_setup(written, argparse.Namespace(**args))
     return cfg
 
 

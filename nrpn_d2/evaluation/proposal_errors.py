@@ -107,11 +107,9 @@ class ProposalErrorEvaluator(PerImageEvaluator):
         shares = {"": _shares(kinds for kinds, _ in own.values())}
         for k in self._budgets:
             shares[f"@{k}"] = _shares(kinds[:k] for kinds, _, _ in records.values())
-        results = {
-            f"{kind}{budget}": share
-            for budget, of_kinds in shares.items()
-            for kind, share in of_kinds.items()
-        }
+        results = {}
+        for budget, of_kinds in shares.items():
+            results.update({f"{kind}{budget}": share for kind, share in of_kinds.items()})
         self.curves = {"errors": {str(k): shares[f"@{k}"] for k in self._budgets}}
         scored = not any(np.isnan(scores).any() for _, scores in own.values())
         results.update(self._confident(own, scored))

@@ -140,10 +140,8 @@ def evaluate_detections(
         # Equal scores: by image, so that the result depends on no order of arrival
         members = members[np.lexsort((detections.images[members], -detections.scores[members]))]
         num_objects = int(np.sum((ground_truth.classes == c) & ~ignored))
-        curves = [
-            precision_recall(np.where(iou[members] >= t, best[members], -1), ignored, num_objects)
-            for t in thresholds
-        ]
+        claims = [np.where(iou[members] >= t, best[members], -1) for t in thresholds]
+        curves = [precision_recall(at_t, ignored, num_objects) for at_t in claims]
         first.append(curves[0])
         for metric in METRICS if num_objects else ():
             ap[metric][c] = [average_precision(curve, metric) for curve in curves]

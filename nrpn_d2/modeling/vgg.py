@@ -5,6 +5,7 @@ Layers carry the names of the Caffe model: conv1_1 ... conv5_3, fc6, fc7.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -49,19 +50,12 @@ class VGG(Backbone):
         self._out_features = list(out_features)
         self._out_feature_strides: dict[str, int] = {}
         self._out_feature_channels: dict[str, int] = {}
+        conv3x3 = partial(Conv2d, kernel_size=3, padding=1, bias=norm == "", activation=F.relu)
         for i, (depth, width) in enumerate(zip(depths, widths), start=1):
             stage = f"conv{i}"
             self._stages[stage] = [f"{stage}_{j}" for j in range(1, depth + 1)]
             for name in self._stages[stage]:
-                conv = Conv2d(
-                    in_channels,
-                    width,
-                    kernel_size=3,
-                    padding=1,
-                    bias=norm == "",
-                    norm=get_norm(norm, width),
-                    activation=F.relu,
-                )
+                conv = conv3x3(in_channels, width, norm=get_norm(norm, width))
                 weight_init.c2_msra_fill(conv)
                 if i <= freeze_at:
                     conv.requires_grad_(False)

@@ -26,10 +26,8 @@ def voc_datasets(name: str, paths: Sequence[str], settings: CfgNode) -> dict[str
         raise DatasetError(f"{message}, which does not say what classes there are; name them")
     (root,), class_names = paths, check_class_names(settings.VOC_CLASSES)
     check_voc_folder(root)
-    return {
-        f"{name}_{split}": voc_dataset(root, split, class_names, voc_on_error(settings))
-        for split in list_splits(root, class_names)
-    }
+    splits, on_error = list_splits(root, class_names), voc_on_error(settings)
+    return {f"{name}_{s}": voc_dataset(root, s, class_names, on_error) for s in splits}
 
 
 def voc_on_error(settings: CfgNode) -> str:
