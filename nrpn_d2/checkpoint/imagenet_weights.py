@@ -68,11 +68,10 @@ def torchvision_entry(path: str) -> WeightsEnum:
         return TORCHVISION[name]
     if name in list_models(module=torchvision.models):
         return get_model_weights(name).DEFAULT
-    known = ", ".join(TorchvisionHandler.PREFIX + n for n in TORCHVISION)
-    raise ValueError(
-        f"MODEL.WEIGHTS is {path!r}; it must be {known}, {TorchvisionHandler.PREFIX} with the name "
-        "of another of torchvision's classification networks, or the path of a file"
-    )
+    prefix = TorchvisionHandler.PREFIX
+    known = ", ".join(prefix + n for n in TORCHVISION)
+    message = f"MODEL.WEIGHTS is {path!r}; it must be {known}, {prefix} with the name of another of"
+    raise ValueError(f"{message} torchvision's classification networks, or the path of a file")
 
 
 def torchvision_files() -> dict[str, WeightsEnum]:
@@ -148,8 +147,6 @@ def place_imagenet_vgg(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     problems = [f"{name} in the file: no place in the model" for name in sorted(unplaced)]
     misfit = "The ImageNet VGG does not fit the model"
     if any(source.startswith(("fc6.", "fc7.")) for source in set(sources.values()) - set(values)):
-        misfit += (
-            " (torchvision://vgg16_caffe has convolutions only; fc6 and fc7 are in "
-            "torchvision://vgg16 and in files ported from Caffe as a whole)"
-        )
+        misfit += " (torchvision://vgg16_caffe has convolutions only; fc6 and fc7 are in"
+        misfit += " torchvision://vgg16 and in files ported from Caffe as a whole)"
     move_weights(model, state_dict, values, sources, misfit, problems)

@@ -127,10 +127,8 @@ def draw(models: Sequence[Images], what: str, num: int, top: int, worst: bool, p
     }
     chosen, note = choose_images(first.records, num), ""
     if what == "false-positives" and worst:
-        counts = [
-            int(pictures.confident_background(first.view(n), *limits).sum())
-            for n in tqdm(range(len(first.records)), desc=first.dataset)
-        ]
+        seen = map(first.view, tqdm(range(len(first.records)), desc=first.dataset))
+        counts = [int(pictures.confident_background(x, *limits).sum()) for x in seen]
         chosen = sorted(range(len(counts)), key=lambda n: -counts[n])[:num]
         note = f"; {sum(counts)} false positives in {len(counts)} images of {first.dataset}"
     if not chosen:

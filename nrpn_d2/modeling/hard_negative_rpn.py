@@ -185,14 +185,9 @@ class HardNegativeRPN(RPN):
                 losses["loss_nrpn_cls"] = self.negative_rpn.zero()
             else:
                 nrpn_logits = self.negative_rpn(images, features)
-                losses["loss_nrpn_cls"] = nrpn_loss(
-                    nrpn_logits,
-                    labels,
-                    is_fp,
-                    self.nrpn_sampler,
-                    loss_weight=self.nrpn_loss_weight,
-                    num_false_alarms=self.num_false_alarms,
-                )
+                weight, alarms = self.nrpn_loss_weight, self.num_false_alarms
+                loss = nrpn_loss(nrpn_logits, labels, is_fp, self.nrpn_sampler, weight, alarms)
+                losses["loss_nrpn_cls"] = loss
                 nrpn_logits = nrpn_logits.detach()
                 hardness = self.propose(nrpn_logits, labels, anchors, proposal_ious)
         sample = self.negative_sampler(labels, rpn_logits, ious, hardness)
@@ -205,13 +200,8 @@ class HardNegativeRPN(RPN):
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return labels (N, R), IoUs (N, R) and objects' boxes: see :func:`label_anchors`."""
-        return label_anchors(
-            Boxes.cat(anchors),
-            gt_instances,
-            self.anchor_matcher,
-            ignore_ioa=self.ignore_ioa,
-            boundary_thresh=self.anchor_boundary_thresh,
-        )
+        limits = self.ignore_ioa, self.anchor_boundary_thresh
+        return label_anchors(Boxes.cat(anchors), gt_instances, self.anchor_matcher, *limits)
 
     def mine(
         self, logits: Tensor, labels: Tensor, ious: Tensor, proposal_ious: ProposalIoUs

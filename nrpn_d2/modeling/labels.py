@@ -18,7 +18,6 @@ def label_anchors(
     anchors: Boxes,
     gt_instances: list[Instances],
     matcher: Matcher,
-    *,
     ignore_ioa: float,
     boundary_thresh: float = -1,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -77,12 +77,10 @@ class NegativeRPN(nn.Module):
         in_features = cfg.MODEL.RPN.IN_FEATURES
         shapes = [input_shape[f] for f in in_features]
         shares = cfg.MODEL.NRPN.SHARE_FEATURES
+        num_anchors = build_anchor_generator(cfg, shapes).num_anchors[0]
         return {
             "in_features": in_features,
-            "head": ScoreHead(
-                in_channels=shapes[0].channels,
-                num_anchors=build_anchor_generator(cfg, shapes).num_anchors[0],
-            ),
+            "head": ScoreHead(in_channels=shapes[0].channels, num_anchors=num_anchors),
             "backbone": None if shares else second_backbone(cfg, input_shape),
             "stop_gradient": cfg.MODEL.NRPN.STOP_GRADIENT,
         }
@@ -147,14 +145,9 @@ def nrpn_loss(
 
 def miner(cfg: CfgNode) -> Callable[..., Tensor]:
     """Return the function ``(logits, labels, ious) -> (N, R) bool`` of ``MODEL.NRPN.FP_*``."""
-    nrpn = cfg.MODEL.NRPN
-    return partial(
-        false_positives,
-        select=registered(cfg, "MODEL.NRPN.FP_SELECT", MINER_REGISTRY),
-        score=nrpn.FP_SCORE,
-        iou=nrpn.FP_IOU,
-        topk=nrpn.FP_TOPK,
-    )
+    nrpn, select = cfg.MODEL.NRPN, registered(cfg, "MODEL.NRPN.FP_SELECT", MINER_REGISTRY)
+    limits = {"score": nrpn.FP_SCORE, "iou": nrpn.FP_IOU, "topk": nrpn.FP_TOPK}
+    return partial(false_positives, select=select, **limits)
 
 
 def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..faults import DatasetError, check_class_names
+from ..faults import DatasetError, check_class_names, show
 from ..image_header import ImageHeader
 from ..reading import Dataset, ReadImage, make_annotation, make_record, read_header, read_records
 from .layout import IMAGE_SUFFIXES, check_voc_folder, list_images, list_splits, read_split
@@ -121,7 +121,7 @@ def _read_objects(
         try:
             category_id, box, difficult = parse_object(element, size, class_ids)
         except DatasetError as error:
-            message = f"{xml}: object {index} ({object_name(element)}): {error}"
+            message = f"{xml}: object {index} ({show(object_name(element))}): {error}"
             faults.append(DatasetError(message, error.kind))
             continue
         if size != header.oriented_size:

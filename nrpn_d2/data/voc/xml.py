@@ -73,7 +73,7 @@ def parse_object(
     Raises:
         DatasetError: the first fault found and its remedy; the message names no file.
     """
-    name = (element.findtext("name") or "").strip()
+    name = object_name(element)
     if name not in class_ids:
         raise DatasetError(_unknown_class(name, class_ids), "unknown class")
     boxes = element.findall("bndbox")
@@ -91,8 +91,8 @@ def parse_object(
 
 
 def object_name(element: Element) -> str:
-    """Return the object's class name as error messages show it."""
-    return show((element.findtext("name") or "").strip())
+    """Return the object's class name, "" without one."""
+    return (element.findtext("name") or "").strip()
 
 
 def add_element(parent: Element, tag: str, **texts: str | int) -> Element:
