@@ -63,10 +63,8 @@ def build_train_loader(cfg: CfgNode, mapper: Callable) -> "TrainLoader":
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Build the loader of one of ``DATASETS.TEST``; the keys are those of Detectron2's loader."""
     records = _load_records(cfg, "TEST", [dataset_name], filter_empty=False)
-    mapper = VOCDatasetMapper(cfg, is_train=False)
-    return build_detection_test_loader(
-        records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
+    mapper, workers = VOCDatasetMapper(cfg, is_train=False), cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
 
 
 def build_validation_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
@@ -79,9 +77,8 @@ def build_validation_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     if cfg.DATASETS.LEFT_OUT:
         records = _leave_out(records, cfg.DATASETS.LEFT_OUT, [dataset_name])
     _check_objects(cfg, records, dataset_name)
-    return build_detection_test_loader(
-        records, mapper=annotated_mapper(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
+    mapper, workers = annotated_mapper(cfg), cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
 
 
 def _load_records(
