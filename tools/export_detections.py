@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
         args.opts = ["OUTPUT_DIR", os.path.abspath(args.run), "MODEL.WEIGHTS", weights, *args.opts]
     cfg = build_cfg(args.config_file, args.opts)
     dataset, folder = find_dataset(cfg, args.dataset), args.output
-    folder = folder or os.path.join(cfg.OUTPUT_DIR, "export")
+    folder = folder or os.path.join(args.run or cfg.OUTPUT_DIR, "export")
     predictions = predict_dataset(cfg, load_model(cfg), dataset, args.what)
     images_folder, count = write_coco(folder, dataset, args.what, predictions)
     print(f"{count} {args.what.replace('-', ' ')}: {os.path.join(folder, args.what)}.json")
