@@ -65,10 +65,8 @@ def summary(cfg, config_file: str, results: dict, image: str, picture: str) -> s
     )
     if after:
         joined = f"{before[-1]:.1f} when the nRPN joined, " if before else ""
-        lines.append(
-            "  confident false positives of the RPN (anchors per training image): "
-            f"{joined}{after[-1]:.1f} at the end"
-        )
+        words = "confident false positives of the RPN (anchors per training image)"
+        lines.append(f"  {words}: {joined}{after[-1]:.1f} at the end")
     lines += [
         f"Open {folder}/index.html: how good it is, where it fails, which score threshold to use",
         f"Pictures: {picture} (what they propose and detect), {folder}/inference/*.png (curves)",

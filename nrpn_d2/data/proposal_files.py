@@ -172,11 +172,10 @@ def assign_proposals(
     records = {str(record["image_id"]): record for record in DatasetCatalog.get(dataset_name)}
     unknown = [image_id for image_id in proposals if str(image_id) not in records]
     if unknown:
-        raise ValueError(
-            f"{origin}: {len(unknown)} of its {len(proposals)} images (the first: "
-            f"{unknown[0]!r}) are not in dataset '{dataset_name}' ({len(records)} images, the "
-            f"first: {next(iter(records), None)!r}); it is a file of another dataset"
-        )
+        some = f"{len(unknown)} of its {len(proposals)} images (the first: {unknown[0]!r})"
+        others = f"{len(records)} images, the first: {next(iter(records), None)!r}"
+        message = f"{origin}: {some} are not in dataset '{dataset_name}' ({others})"
+        raise ValueError(f"{message}; it is a file of another dataset")
     assigned = {}
     for image_id, of_image in proposals.items():
         record = records[str(image_id)]

@@ -62,7 +62,6 @@ class Random:
     """
 
     keeps_all_anchors = False
-    needs_hardness = False
 
     @configurable
     def __init__(
