@@ -18,8 +18,10 @@ demo: $(VENV)/.ready
 	$(PY) tools/demo.py
 
 # A process per core, each with one thread; a file's tests stay together, as their fixtures do.
+# In the files' own order, the long ones of few tests are not left to one process at the end.
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	    --no-loadscope-reorder
 
 figures: $(VENV)/.ready
 	$(PY) benchmarks/figures.py
