@@ -155,7 +155,7 @@ def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
 def _copy(source: str, target: str) -> None:
     if source.lower().endswith((*SUFFIXES, *IMAGE_SUFFIXES)):
         os.symlink(os.path.abspath(source), target)
-    elif os.path.exists(source):  # no link to nowhere
+    elif os.path.isfile(source):  # no link to nowhere, no device
         shutil.copyfile(source, target)
 
 

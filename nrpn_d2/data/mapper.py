@@ -9,9 +9,8 @@ from detectron2.data.detection_utils import SizeMismatchError, read_image
 
 from ..modeling.ignored import set_ignored_aside
 from ..modeling.labels import withhold_ignored
-from .anchors.seen import absolute_box
 from .faults import DatasetError
-from .reading import is_ignored
+from .reading import absolute_box, is_ignored
 
 _STRIP = 100  # longer side / shorter side, over which no resizing is expected to work
 

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 ON_ERROR = ("error", "skip")
 _LARGE = 2000  # images; below, starting processes costs more than it saves
 _SHOWN_FAULTS = 10
+_MAX_NAMES = 16  # of one folder, by links
 _Task = TypeVar("_Task")
 _collected: list[tuple[DatasetError, str]] | None = None  # see collected_faults
 
@@ -177,8 +178,17 @@ def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
     """Yield a folder and each one below it, with the names of its files.
 
     Links are followed; one to a folder above itself, which would have no end, is left out.
+
+    Raises:
+        DatasetError: a folder has more than ``_MAX_NAMES`` names.
     """
+    visits: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        visits[real] += 1
+        if visits[real] > _MAX_NAMES:  # links to links could lead to billions of files
+            message = f"{folder}: links lead to {real} by more than {_MAX_NAMES} names"
+            raise DatasetError(f"{message}; remove some of them")
         yield parent, names
         folders[:] = [name for name in folders if not _leads_up(os.path.join(parent, name))]
 
@@ -186,6 +196,12 @@ def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
 def _leads_up(path: str) -> bool:
     above = Path(os.path.abspath(path)).parents
     return os.path.islink(path) and any(os.path.samefile(path, folder) for folder in above)
+
+
+def absolute_box(annotation: dict[str, Any]) -> list[float]:
+    """Return an annotation's x0, y0, x1, y1."""
+    box = [float(x) for x in annotation["bbox"]]
+    return BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
 
 
 def is_coordinate(value: Any) -> bool:

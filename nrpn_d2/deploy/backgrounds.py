@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.anchors.seen import absolute_box
 from ..data.image_header import read_image_header
 from ..data.inspection.findings import near_duplicates
 from ..data.inspection.image import Task, perceptual_hash
-from ..data.reading import is_ignored, stays_inside
+from ..data.reading import absolute_box, is_ignored, stays_inside
 from ..utils.boxes import lies_off
 from ..utils.page import Box, Html, figure, grid, legend, paragraph, picture, table
 from ..utils.saving import atomic_open

@@ -32,8 +32,8 @@ def write_candidates(folder: str, candidates: Sequence[Candidate]) -> None:
     writer.writerows((c.image_id, *c.box, *c[2:]) for c in candidates)
     texts = json.dumps([c._asdict() for c in candidates], indent=1), table.getvalue()
     for suffix, text in zip(("json", "csv"), texts):
-        with atomic_open(os.path.join(folder, f"candidates.{suffix}"), "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+        with atomic_open(os.path.join(folder, f"candidates.{suffix}"), "w") as file:
+            file.write(text)
 
 
 def write_sheet(path: str, candidates: Sequence[Candidate], truth: GroundTruth) -> None:

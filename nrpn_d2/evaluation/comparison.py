@@ -39,8 +39,8 @@ def compare_runs(arguments: Sequence[str], output_dir: str) -> str:
         for path in members:
             curves[f"{group}, {names[path]}" if several else group] = runs[path]["curves"]
     table = comparison_table(columns)
-    with atomic_open(os.path.join(output_dir, "comparison.txt"), "wb") as f:
-        f.write(f"{table}\n".encode("utf-8", "backslashreplace"))
+    with atomic_open(os.path.join(output_dir, "comparison.txt"), "w") as f:
+        f.write(f"{table}\n")
     draw_runs(output_dir, curves)
     return table
 

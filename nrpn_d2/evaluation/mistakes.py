@@ -142,8 +142,12 @@ def match_detections(
     kinds = np.full(len(boxes), BACKGROUND)
     kinds[any_iou >= BACKGROUND_IOU] = LOCALISATION
     kinds[any_iou >= HIT_IOU] = CLASS
-    for crowd in np.flatnonzero(truth.crowd):
-        of_group = np.flatnonzero(groups == gt_groups[crowd])
+    order, crowds = np.argsort(groups), np.flatnonzero(truth.crowd)
+    starts, ends = (
+        np.searchsorted(groups, gt_groups[crowds], side, sorter=order) for side in ("left", "right")
+    )
+    for crowd, start, end in zip(crowds, starts, ends):
+        of_group = order[start:end]
         on_crowd = covered_fraction(boxes[of_group], truth.boxes[crowd]) >= CROWD_FRACTION
         kinds[of_group[on_crowd]] = IGNORED
     claiming = np.flatnonzero(iou >= HIT_IOU)

@@ -202,9 +202,9 @@ def build_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """Build an FPN over ``MODEL.TORCHVISION``.
 
     It reads ``MODEL.FPN.IN_FEATURES``, names in ``MODEL.TORCHVISION.OUT_FEATURES``. "stride<2^l>"
-    becomes "p<l>", and a pooling of the last map makes one more level. Where maps end without an
-    activation, as MobileNetV2's, their sizes differ much (standard deviations of 16, 5 and 1), and
-    without ``MODEL.FPN.NORM`` ("GN") the RPN's head dies.
+    becomes "p<l>", and a pooling of the last map makes one more level. Where layers end without an
+    activation, as MobileNetV2's, the values of the first maps are far larger than those of the
+    last, and the RPN learns nothing unless ``MODEL.FPN.NORM`` ("GN") makes them alike.
 
     Raises:
         ValueError: for a network whose feature maps do not fit over one another.

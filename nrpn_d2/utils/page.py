@@ -238,9 +238,9 @@ def page(title: str, content: Sequence[Any], script: str = "") -> str:
 
 
 def write_page(path: str, title: str, content: Sequence[Any], script: str = "") -> None:
-    """Write a :func:`page`; what is no valid text, as in some file names, is written as \\udcff."""
-    with atomic_open(path, "wb") as file:
-        file.write(page(title, content, script).encode("utf-8", "backslashreplace"))
+    """Write a :func:`page`."""
+    with atomic_open(path, "w") as file:
+        file.write(page(title, content, script))
 
 
 def _template(suffix: str) -> str:

@@ -21,7 +21,7 @@ def atomic_open(path: str, mode: str) -> Iterator[IO]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     stem, suffix = os.path.splitext(path)
     temporary = f"{stem}.{uuid4().hex}{suffix}.tmp"
-    # A file name may have bytes that are no text
+    # A file name may have bytes that are no text: they are written as \\udcff
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
     try:
         with open(temporary, mode, **text) as f:

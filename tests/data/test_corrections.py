@@ -175,6 +175,7 @@ def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
         "images/train/more": "../../../more",
         "images/up": "..",
         "old": "/nowhere/at/all",
+        "device": "/dev/null",
         "labels/more.txt": labels / "none.txt",
     }.items():
         (root / link).symlink_to(target)
@@ -191,6 +192,7 @@ def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
             folder.chmod(0o555)
         write_corrected("own_train", additions, str(output))
         assert before.items() <= files(tmp_path).items()
+        assert not {"old", "device"} & {path.name for path in output.iterdir()}
         assert all(folder.stat().st_mode & 0o200 for folder in output.rglob("*/"))
         register([f"{output}/data.yaml"])
         copied = DatasetCatalog.get("own_train")

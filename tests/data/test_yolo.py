@@ -9,6 +9,7 @@ from small_models import small_cfg
 from small_training import CLASSES, write_images
 
 from nrpn_d2.data import DatasetError, read_voc, register_datasets
+from nrpn_d2.data.reading import walk
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +101,14 @@ def test_rounding_of_yolo_gives_whole_pixels_back(tmp_path, digits):
     registered(["mine", str(tmp_path / "data.yaml")])
     (record,) = DatasetCatalog.get("mine_train")
     assert [note["bbox"] for note in record["annotations"]] == boxes
+
+
+def test_links_to_links_have_an_end(tmp_path):
+    """30 folders whose two links lead to the next one have a billion names."""
+    for level in range(31):
+        (tmp_path / str(level)).mkdir()
+    for level in range(30):
+        for link in ("a", "b"):
+            (tmp_path / str(level) / link).symlink_to(tmp_path / str(level + 1))
+    with pytest.raises(DatasetError, match="links lead to .* by more than 16 names; remove some"):
+        list(walk(str(tmp_path / "0")))

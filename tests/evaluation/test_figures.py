@@ -94,6 +94,7 @@ def test_recall_without_an_object_is_nothing_to_draw():
     curve = {"per_image": [0.1, 1], "recall": [None, None]}
     for figure in (recall_figure({"RPN": curves(np.nan)}), false_positive_figure({"RPN": curve})):
         FigureCanvasAgg(figure).draw()
+        assert figure.axes[0].get_xscale() == "linear"
 
 
 def test_precision_recall_figure_has_a_panel_per_class():

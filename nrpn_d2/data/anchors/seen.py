@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.structures import BoxMode
 
-from ..reading import is_ignored
+from ..reading import absolute_box, is_ignored
 
 
 class SeenObjects(NamedTuple):
@@ -43,12 +42,6 @@ def seen_objects(records: Iterable[dict[str, Any]], cfg: CfgNode) -> SeenObjects
     scale = np.tile(seen / sizes, 2)[image_of_box]
     boxes = np.array(boxes, np.float64).reshape(-1, 4) * scale
     return SeenObjects(boxes.astype(np.float32), seen[image_of_box].astype(np.float32))
-
-
-def absolute_box(annotation: dict[str, Any]) -> list[float]:
-    """Return an annotation's x0, y0, x1, y1."""
-    box = [float(x) for x in annotation["bbox"]]
-    return BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
 
 
 def resized(sizes: np.ndarray, short: np.ndarray, longest: int) -> np.ndarray:

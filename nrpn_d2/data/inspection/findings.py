@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..anchors.seen import absolute_box
+from ..reading import absolute_box
 from .image import Finding, Task
 
 NEAR = 4  # of the 64 bits of the hashes, in which near-duplicate images differ at most

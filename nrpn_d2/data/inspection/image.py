@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from ...utils.boxes import box_iou
-from ..anchors.seen import absolute_box
 from ..faults import DatasetError, clip_box
 from ..image_header import FORMATS, read_image_header
+from ..reading import absolute_box
 
 DUPLICATE_IOU = 0.95  # of two boxes of one class
 _DECODED = 128  # pixels of the shorter side, at least, to which a JPEG is decoded for its hash

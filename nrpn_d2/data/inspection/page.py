@@ -23,11 +23,10 @@ from ...utils.page import (
     table,
 )
 from ...utils.seeding import seeded
-from ..anchors.seen import absolute_box
 from ..faults import DatasetError
 from ..loader import missing_shapes
 from ..mapper import VOCDatasetMapper
-from ..reading import is_ignored
+from ..reading import absolute_box, is_ignored
 from .image import Finding
 from .inspection import Inspection
 from .report import kinds, statistics_rows

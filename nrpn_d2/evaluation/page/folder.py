@@ -85,10 +85,9 @@ def read_folder(path: str, name: str = "") -> RunFolder:
     for place in places:
         read = _tolerant(read_run, place)
         if read:
-            mistakes = _tolerant(load_json, os.path.join(os.path.dirname(place), "mistakes.json"))
-            mistakes = (
-                mistakes if "mistakes" in read["metrics"] else None
-            )  # it is of an earlier one
+            file = os.path.join(os.path.dirname(place), "mistakes.json")
+            is_of_this = "mistakes" in read["metrics"]  # else it is of an earlier evaluation
+            mistakes = _tolerant(load_json, file) if is_of_this else None
             evaluation = Evaluation(read["metrics"], read["curves"], mistakes or {})
             evaluations[read["dataset"]] = evaluation
     pictures = glob(os.path.join(escape(folder), "pictures", "**", "*.jpg"), recursive=True)

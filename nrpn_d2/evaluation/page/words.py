@@ -160,13 +160,8 @@ def comparison_words(dataset: str, groups: Groups) -> Iterator[Html]:
             best = (max if more else min)(means.values())
             winners = ", ".join(name for name in means if means[name] == best)
             others = [f"{name} {number(mean)}" for name, mean in means.items() if mean != best]
-            items.append(
-                (
-                    number(best),
-                    title,
-                    f"best: {'; '.join(filter(None, [winners, ', '.join(others)]))}",
-                )
-            )
+            ranking = "; ".join(filter(None, [winners, ", ".join(others)]))
+            items.append((number(best), title, f"best: {ranking}"))
     yield tiles(items)
     known = [
         f"{name} {', '.join(f'{x:.2f}' for x in thresholds)}"
