@@ -20,9 +20,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__, config="the config of the training")
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument(
-        "--images", action="append", default=[], help="to compare on; repeat it"
-    )
+    parser.add_argument("--images", action="append", default=[], help="to compare on; repeat it")
     return parse(parser, args)
 
 
