@@ -40,7 +40,8 @@ def train(model):
     inputs = batch(*map(with_masks, gts))
     for image in inputs:
         image["sem_seg"] = torch.zeros(image["image"].shape[1:], dtype=torch.int64)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    # New weights between frozen statistics: larger steps end in nan for one seed of five
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     with EventStorage(0) as storage:
         for _ in range(2):
             losses = model(inputs)
