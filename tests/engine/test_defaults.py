@@ -93,7 +93,7 @@ def test_the_log(tmp_path):
     weight = {"backbone.conv1_1.weight": torch.zeros(8, 3, 3, 3)}
     start.weights({"model": weight, "pixels": pixels})
     status, printed, errors = start.train_elsewhere()
-    assert status == 0 and "Warning" not in errors and "total_loss" in printed
+    assert status == 0 and "FutureWarning" not in errors and "total_loss" in printed
     log = (start.out / "log.txt").read_text()
     assert "MODEL.PIXEL_STD set to (4.0, 4.0, 4.0), as" in log and "\x1b" not in log
     assert "Running with full config" in log and "GeneralizedRCNN(" in log
