@@ -204,7 +204,7 @@ def build_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     It reads ``MODEL.FPN.IN_FEATURES``, names in ``MODEL.TORCHVISION.OUT_FEATURES``. "stride<2^l>"
     becomes "p<l>", and a pooling of the last map makes one more level. Where layers end without an
     activation, as MobileNetV2's, the values of the first maps are far larger than those of the
-    last, and the RPN learns nothing unless ``MODEL.FPN.NORM`` ("GN") makes them alike.
+    last. ``MODEL.FPN.NORM`` "GN" makes them alike; without it, an RPN may learn nothing.
 
     Raises:
         ValueError: for a network whose feature maps do not fit over one another.
