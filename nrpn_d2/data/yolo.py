@@ -129,8 +129,9 @@ def _root(path: str, given: Any) -> str:
     folder = os.path.dirname(path) or "."
     if given is None:
         return folder
-    root = os.path.join(folder, str(given))
-    inside = os.path.relpath(os.path.realpath(root), os.path.realpath(folder))
+    root, inside = os.path.join(folder, str(given)), os.pardir
+    if str(given).isprintable():  # else the system takes it for no path at all
+        inside = os.path.relpath(os.path.realpath(root), os.path.realpath(folder))
     if inside.split(os.sep)[0] == os.pardir or not os.path.isdir(root):
         message = f"{path}: path {show(given)} is no folder in that of the file; delete the line"
         raise DatasetError(f"{message}, or give the folder as the third of DATASETS.OWN")

@@ -184,6 +184,7 @@ YOLO = {
     "nc": (yaml(f"{YAML}nc: 3"), "nc is 3, and names has 2; correct one", FATAL),
     "no split": (yaml("names: [cat, dog]"), "it has none of train, val, test", FATAL),
     "path leads out": (yaml(f"{YAML}path: .."), "path '..' is no folder in that of", FATAL),
+    "path is none": (yaml(f'{YAML}path: "\\0"'), r"path '\\x00' is no folder in that of", FATAL),
     "path is missing": (yaml(f"{YAML}path: /no/such"), "path '/no/such' is no folder", FATAL),
     "split leads out": (yaml("train: a/../..\nnames: [a]"), "'a/../..' leads out of", FATAL),
     "absolute": (yaml("train: /etc\nnames: [a]"), "'/etc' leads out of", FATAL),
