@@ -24,11 +24,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def draw(images, path: str) -> None:
-    """Draw some test images: a row each for the RPN, the nRPN and the detector, where there is one.
-
-    Args:
-        images: see :class:`nrpn_d2.engine.visualize.Images`.
-    """
+    """Draw some ``Images``: a row each for the RPN, the nRPN and the detector, if there is one."""
     from nrpn_d2.engine.visualize import save
     from nrpn_d2.evaluation import pictures
     from nrpn_d2.evaluation.panels import picture_grid

@@ -26,13 +26,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     from nrpn_d2.checkpoint.trained_model import load_model
-    from nrpn_d2.deploy.graph import (
-        FILE_NAMES,
-        InferenceGraph,
-        check_parity,
-        load_exported,
-        noise_images,
-    )
+    from nrpn_d2.deploy import graph
     from nrpn_d2.deploy.predictor import Predictor
     from nrpn_d2.deploy.sources import read_image
     from nrpn_d2.engine.defaults import build_cfg
@@ -46,19 +40,20 @@ def main(args: argparse.Namespace) -> None:
             images.append(resize(read_image(path))["image"].float())
         except ValueError as error:
             sys.exit(f"{path}: {error}")
-    images = images or noise_images(cfg.INPUT.MIN_SIZE_TEST)
-    graph = InferenceGraph(model, images[0])
+    images = images or graph.noise_images(cfg.INPUT.MIN_SIZE_TEST)
+    traced = graph.InferenceGraph(model, images[0])
     os.makedirs(args.output, exist_ok=True)
-    path = os.path.join(args.output, FILE_NAMES[args.format])
+    path = os.path.join(args.output, graph.FILE_NAMES[args.format])
     try:
-        graph.to_onnx(path) if args.format == "onnx" else graph.to_torchscript(path)
+        traced.to_onnx(path) if args.format == "onnx" else traced.to_torchscript(path)
     except Exception as e:
-        other = next(name for name in FILE_NAMES if name != args.format)
+        other = next(name for name in graph.FILE_NAMES if name != args.format)
         reason = f"{type(e).__name__}: {e}".splitlines()[0]  # torch adds the whole graph
         sys.exit(f"Cannot export this model to {args.format}: {reason}. Try --format {other}")
-    print(f"{path}: image -> {', '.join(graph.names)}")
+    print(f"{path}: image -> {', '.join(traced.names)}")
     try:
-        print("\n".join(check_parity(graph, load_exported(path, graph.names), images)))
+        exported = graph.load_exported(path, traced.names)
+        print("\n".join(graph.check_parity(traced, exported, images)))
     except ValueError as e:
         sys.exit(f"{path} does not give what the model gives: {e}")
 

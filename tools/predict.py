@@ -61,25 +61,17 @@ def main(args: argparse.Namespace) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and not args.proposals:
         sys.exit("a ProposalNetwork detects nothing; see what it proposes with --proposals")
     names = ["proposal"] if args.proposals else class_names(cfg)
-    done = predict_files(
-        Predictor(cfg, load_model(cfg)),
-        files,
-        args.output,
-        names,
-        proposals=args.proposals,
-        batch=args.batch,
-        shown=Shown(args.top_k, args.min_score, args.top),
-        crops=args.crops,
-    )
+    options = {"proposals": args.proposals, "batch": args.batch, "crops": args.crops}
+    options["shown"] = Shown(args.top_k, args.min_score, args.top)
+    done = predict_files(Predictor(cfg, load_model(cfg)), files, args.output, names, **options)
     print(f"{done.boxes} boxes in {done.images} images: {args.output}")
     if done.images:
         rate, in_model = (done.images / s for s in (done.seconds, done.model_seconds))
         print(f"{rate:.1f} images per second with files and pictures, {in_model:.1f} in the model")
     if done.without:
         nothing = f"No score reaches --min-score {args.min_score:g} in {done.without} images"
-        best = f" (the best is {done.best:.2f})"
         rest = f"their best {args.top} are drawn" if args.top else "--top 3 draws their best 3"
-        print(f"{nothing}{best}; {rest}")
+        print(f"{nothing} (the best is {done.best:.2f}); {rest}")
     if done.failures:
         listed = "\n  ".join(done.failures)
         sys.exit(f"{len(done.failures)} of {len(files)} files could not be used:\n  {listed}")

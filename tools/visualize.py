@@ -47,14 +47,14 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from nrpn_d2.engine.visualize import Images, draw
 
-    first = Images(args.config_file, args.opts, args.dataset, args.what)
-    others = []
+    models = [Images(args.config_file, args.opts, args.dataset, args.what)]
+    first = models[0]
     if args.compare:
         config_file, weights = args.compare
         opts = [*args.opts, "MODEL.WEIGHTS", weights]
-        others = [Images(config_file, opts, first.dataset, args.what)]
+        models.append(Images(config_file, opts, first.dataset, args.what))
     output = args.output or os.path.join(first.cfg.OUTPUT_DIR, f"{args.what}.png")
-    print(draw([first, *others], args.what, args.images, args.top, args.worst, output))
+    print(draw(models, args.what, args.images, args.top, args.worst, output))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def build_evaluators(
             each of several datasets.
     """
     ground_truth = load_ground_truth(dataset_name)
-    built = [kind.from_config(cfg, dataset_name, ground_truth) for kind in EVALUATORS]
+    built = [kind.from_config(cfg, ground_truth) for kind in EVALUATORS]
     if output_dir is None:
         folder = [dataset_name] if len(cfg.DATASETS.TEST) > 1 else []
         output_dir = os.path.join(cfg.OUTPUT_DIR, "inference", *folder)

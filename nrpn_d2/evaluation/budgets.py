@@ -36,11 +36,6 @@ class BudgetedModel(nn.Module):
     """
 
     def __init__(self, model: nn.Module, budgets: Sequence[int]):
-        """
-        Raises:
-            ValueError: a budget below 1, or none.
-            TypeError: another model than GeneralizedRCNN and ProposalNetwork.
-        """
         super().__init__()
         if not budgets or min(budgets) < 1:
             raise ValueError(f"budgets must be positive numbers of proposals, got {list(budgets)}")

@@ -35,10 +35,11 @@ class PerImageEvaluator(DatasetEvaluator):
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
+        cls, cfg: CfgNode, truth: GroundTruth, **own: Any
     ) -> "PerImageEvaluator | None":
         """Build the evaluator; None where a model of this config gives it nothing to evaluate."""
-        return cls(dataset_name, budgets=cfg.TEST.PROPOSALS.BUDGETS, ground_truth=ground_truth)
+        common = {"budgets": cfg.TEST.PROPOSALS.BUDGETS, "ground_truth": truth}
+        return cls(truth.dataset_name, **common, **own)
 
     @staticmethod
     def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
@@ -118,11 +119,7 @@ class PerImageEvaluator(DatasetEvaluator):
 
 
 def together(function: Callable[[], Any]) -> Any:
-    """Call ``function`` on every process; where it raises on one, all raise instead of waiting.
-
-    Raises:
-        RuntimeError: on the other processes.
-    """
+    """Call ``function`` on all processes; if it raises on one, the others raise a RuntimeError."""
     result = error = None
     try:
         result = function()

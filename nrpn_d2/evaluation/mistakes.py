@@ -51,11 +51,9 @@ class MistakeEvaluator(PerImageEvaluator):
         self._agnostic = class_agnostic
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
-    ) -> "MistakeEvaluator":
+    def from_config(cls, cfg: CfgNode, truth: GroundTruth) -> "MistakeEvaluator":
         agnostic = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
-        return cls(dataset_name, class_agnostic=agnostic, ground_truth=ground_truth)
+        return super().from_config(cfg, truth, class_agnostic=agnostic)
 
     def _read(
         self, output: dict[str, Any], n: int, origin: str

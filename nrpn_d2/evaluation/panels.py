@@ -60,12 +60,9 @@ def crop_image(image: np.ndarray, centre: np.ndarray, side: float) -> tuple[np.n
 def picture_grid(panels: Sequence[Panel], columns: int) -> Figure:
     """Draw panels row by row, as high as the images need it, with a legend below."""
     rows = max(math.ceil(len(panels) / columns), 1)
-    shapes = [panel.image.shape for panel in panels] or [(1, 1)]
-    heights = [
-        _WIDTH * max(h / w for h, w, *_ in shapes[n * columns : (n + 1) * columns] or shapes)
-        for n in range(rows)
-    ]
-    heights = [min(max(height, 0.4 * _WIDTH), 1.5 * _WIDTH) for height in heights]
+    ratios = [panel.image.shape[0] / panel.image.shape[1] for panel in panels] or [1]
+    highest = [max(ratios[n * columns : (n + 1) * columns]) for n in range(rows)]
+    heights = (_WIDTH * np.clip(highest, 0.4, 1.5)).tolist()
     layers = [layer for panel in panels for layer in panel.layers if len(layer.boxes)]
     kinds = list(dict.fromkeys(layer.kind for layer in layers))
     # In inches; a letter of the legend takes up to 0.08

@@ -30,9 +30,7 @@ SCORES = (0.5, 0.7, 0.9)
 FALSE_POSITIVES = np.logspace(-2, 3, 101)
 
 
-def classify_proposals(
-    iou: np.ndarray, ignored: np.ndarray, on_crowd: np.ndarray | bool = False
-) -> np.ndarray:
+def classify_proposals(iou: np.ndarray, ignored: np.ndarray, on_crowd: np.ndarray) -> np.ndarray:
     """Find the kind of each proposal. It belongs to the object that it overlaps most.
 
     Args:
@@ -48,7 +46,7 @@ def classify_proposals(
     if iou.size == 0:
         return kinds
     best, best_iou = iou.argmax(axis=0), iou.max(axis=0)
-    kinds[(best_iou >= BACKGROUND_IOU) & np.logical_not(on_crowd)] = KINDS.index("localisation")
+    kinds[(best_iou >= BACKGROUND_IOU) & ~on_crowd] = KINDS.index("localisation")
     covering = np.flatnonzero(best_iou >= HIT_IOU)
     kinds[covering] = KINDS.index("duplicate")
     kinds[covering[np.unique(best[covering], return_index=True)[1]]] = KINDS.index("hit")
@@ -56,18 +54,12 @@ def classify_proposals(
     return kinds
 
 
-def match_proposals(
-    boxes: np.ndarray, ground_truth: GroundTruth, n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kind (K,) of each proposal of image n, and its IoU (K,) with the best object.
-
-    Args:
-        boxes: (K, 4), best first.
-    """
-    of_image = ground_truth.of_image(n)
-    objects, crowd = ground_truth.boxes[of_image, None], ground_truth.crowd[of_image]
+def match_proposals(boxes: np.ndarray, truth: GroundTruth, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return kinds (K,) of image n's boxes (K, 4), best first, and best IoUs (K,) with objects."""
+    of_image = truth.of_image(n)
+    objects, crowd = truth.boxes[of_image, None], truth.crowd[of_image]
     on_crowd = (covered_fraction(boxes, objects[crowd]) >= CROWD_FRACTION).any(axis=0)
-    ignored, iou = ground_truth.ignored[of_image][~crowd], box_iou(objects[~crowd], boxes)
+    ignored, iou = truth.ignored[of_image][~crowd], box_iou(objects[~crowd], boxes)
     return classify_proposals(iou, ignored, on_crowd), iou[~ignored].max(axis=0, initial=0)
 
 
@@ -94,9 +86,7 @@ class ProposalErrorEvaluator(PerImageEvaluator):
             words = "background, score > 0.7, per image"
             yield words, "as configured", errors["background>0.7"]
 
-    def _read(
-        self, output: dict[str, Any], n: int, origin: str
-    ) -> tuple[np.ndarray, np.ndarray, int]:
+    def _read(self, output: dict[str, Any], n: int, origin: str) -> tuple[Any, ...]:
         """Return the kind (K,) and score (K,) of each proposal, and how many are configured."""
         boxes, scores, configured = read_scores(output, origin)
         kinds, _ = match_proposals(boxes, self.ground_truth, n)

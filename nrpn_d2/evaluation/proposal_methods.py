@@ -20,12 +20,6 @@ from detectron2.structures import BoxMode
 from numpy.random import Generator
 from tqdm import tqdm
 
-Method = Callable[[np.ndarray, int, Generator], np.ndarray]
-
-
-class MethodError(ValueError):
-    """A method that cannot run here; the message says what it needs."""
-
 
 def sliding_window(image: np.ndarray, num: int, rng: Generator) -> np.ndarray:
     """Lay windows evenly over the image, equally many of each of 5 sizes and 3 aspect ratios.
@@ -53,7 +47,7 @@ def selective_search(image: np.ndarray, num: int, rng: Generator) -> np.ndarray:
     # OpenCV ranks with rand() of the C library, which setRNGSeed does not reach.
     with contextlib.suppress(OSError, TypeError, AttributeError):  # where there is no such library
         ctypes.CDLL(None).srand(int(rng.integers(2**31)))
-    search = _ximgproc().segmentation.createSelectiveSearchSegmentation()
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(image)
     search.switchToSelectiveSearchFast()
     return _from_xywh(search.process()[:num])
@@ -64,7 +58,7 @@ def edge_boxes(image: np.ndarray, num: int, rng: Generator) -> np.ndarray:
 
     The edges are those of :func:`gradient_edges`, not of a trained model.
     """
-    detector = _ximgproc().createEdgeBoxes(maxBoxes=num)
+    detector = cv2.ximgproc.createEdgeBoxes(maxBoxes=num)
     return _from_xywh(detector.getBoundingBoxes(*gradient_edges(image))[0])
 
 
@@ -89,14 +83,6 @@ def _from_xywh(boxes: np.ndarray) -> np.ndarray:
     return BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
 
 
-def _ximgproc() -> Any:
-    """Return the module of OpenCV's contrib part that has the methods."""
-    if not hasattr(cv2, "ximgproc"):
-        remedy = "replace all opencv-* packages (all own cv2) by opencv-contrib-python-headless"
-        raise MethodError(f"this OpenCV ({cv2.__version__}) has no cv2.ximgproc; {remedy}")
-    return cv2.ximgproc
-
-
 METHODS = {method.__name__: method for method in (selective_search, edge_boxes, sliding_window)}
 
 
@@ -110,12 +96,15 @@ def propose_in_images(
         processes: how many to use; the boxes are the same on any number.
 
     Raises:
-        MethodError: the method is unknown or cannot run here, or one of several processes died.
+        ValueError: the method is unknown or cannot run here, or one of several processes died.
     """
     if name not in METHODS:
-        raise MethodError(f"method {name!r} is unknown; it must be one of {', '.join(METHODS)}")
+        raise ValueError(f"method {name!r} is unknown; it must be one of {', '.join(METHODS)}")
+    if name in ("selective_search", "edge_boxes") and not hasattr(cv2, "ximgproc"):
+        remedy = "replace all opencv-* packages (all own cv2) by opencv-contrib-python-headless"
+        raise ValueError(f"this OpenCV ({cv2.__version__}) has no cv2.ximgproc; {remedy}")
     if min(num, processes) < 1:
-        raise MethodError(f"--num {num} and --processes {processes} must be at least 1")
+        raise ValueError(f"--num {num} and --processes {processes} must be at least 1")
     propose = functools.partial(_propose, METHODS[name], num)
     ids = [record["image_id"] for record in records]
     progress = functools.partial(tqdm, total=len(ids), unit="image")
@@ -126,12 +115,10 @@ def propose_in_images(
             return dict(zip(ids, progress(executor.map(propose, records, chunksize=4))))
     except BrokenProcessPool:
         message = f"one of {processes} processes died, perhaps for lack of memory"
-        raise MethodError(f"{message}; try fewer --processes (1 shows the error)") from None
-    except MethodError as error:
-        raise error.with_traceback(None) from None  # in place of the other process's
+        raise ValueError(f"{message}; try fewer --processes (1 shows the error)") from None
 
 
-def _propose(method: Method, num: int, record: dict[str, Any]) -> np.ndarray:
+def _propose(method: Callable[..., np.ndarray], num: int, record: dict[str, Any]) -> np.ndarray:
     cv2.setNumThreads(1)  # the processes share the cores
     image = np.ascontiguousarray(read_image(record["file_name"], "BGR"))
     rng = np.random.default_rng(zlib.crc32(str(record["image_id"]).encode()))

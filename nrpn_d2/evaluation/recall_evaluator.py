@@ -54,17 +54,9 @@ class ProposalRecallEvaluator(PerImageEvaluator):
     figures = {"recall": recall_figure}
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
-    ) -> "ProposalRecallEvaluator":
-        settings = cfg.TEST.PROPOSALS
-        return cls(
-            dataset_name,
-            budgets=settings.BUDGETS,
-            iou_thresholds=settings.IOU_THRESHOLDS,
-            left_out=cfg.DATASETS.LEFT_OUT,
-            ground_truth=ground_truth,
-        )
+    def from_config(cls, cfg: CfgNode, truth: GroundTruth) -> "ProposalRecallEvaluator":
+        thresholds, left_out = cfg.TEST.PROPOSALS.IOU_THRESHOLDS, cfg.DATASETS.LEFT_OUT
+        return super().from_config(cfg, truth, iou_thresholds=thresholds, left_out=left_out)
 
     @staticmethod
     def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:

@@ -28,15 +28,6 @@ class PrecisionRecall(NamedTuple):
     precision: np.ndarray
 
 
-class Detections(NamedTuple):
-    """Arrays of D detections: image numbers, classes, scores and boxes (D, 4)."""
-
-    images: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-
-
 def best_objects(
     boxes: np.ndarray, groups: np.ndarray, gt_boxes: np.ndarray, gt_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -114,32 +105,31 @@ def average_precision(curve: PrecisionRecall, metric: str) -> float:
 
 
 def evaluate_detections(
-    detections: Detections, ground_truth: GroundTruth, thresholds: Sequence[float]
+    detections: tuple[np.ndarray, ...], ground_truth: GroundTruth, thresholds: Sequence[float]
 ) -> tuple[dict[str, np.ndarray], list[PrecisionRecall]]:
     """Compute the AP of each class.
 
     Args:
+        detections: image numbers (D,), classes (D,), scores (D,) and boxes (D, 4).
         thresholds: T IoU thresholds; a detection of exactly that IoU is right.
 
     Returns:
         metric -> AP (C, T) in [0, 1], nan for a class without an object to be found; and the
         curve of each class at the first threshold.
     """
+    images, classes, scores, boxes = detections
     num_images, num_classes = len(ground_truth.image_index), len(ground_truth.class_names)
-    ignored = ground_truth.ignored
-    iou, best = best_objects(
-        detections.boxes,
-        detections.classes.astype(int) * num_images + detections.images,
-        ground_truth.boxes,
-        ground_truth.classes * num_images + ground_truth.images,
-    )
+    ignored, gt_classes = ground_truth.ignored, ground_truth.classes
+    groups = classes.astype(int) * num_images + images
+    gt_groups = gt_classes * num_images + ground_truth.images
+    iou, best = best_objects(boxes, groups, ground_truth.boxes, gt_groups)
     ap = {metric: np.full((num_classes, len(thresholds)), np.nan) for metric in METRICS}
     first = []
     for c in range(num_classes):
-        members = np.flatnonzero(detections.classes == c)
+        members = np.flatnonzero(classes == c)
         # Equal scores: by image, so that the result depends on no order of arrival
-        members = members[np.lexsort((detections.images[members], -detections.scores[members]))]
-        num_objects = int(np.sum((ground_truth.classes == c) & ~ignored))
+        members = members[np.lexsort((images[members], -scores[members]))]
+        num_objects = int(np.sum((gt_classes == c) & ~ignored))
         claims = [np.where(iou[members] >= t, best[members], -1) for t in thresholds]
         curves = [precision_recall(at_t, ignored, num_objects) for at_t in claims]
         first.append(curves[0])

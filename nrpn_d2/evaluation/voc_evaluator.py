@@ -14,7 +14,7 @@ from .evaluator import PerImageEvaluator, format_table
 from .figures import precision_recall_figure
 from .ground_truth import GroundTruth
 from .recall import AR_THRESHOLDS
-from .voc_ap import METRICS, Detections, evaluate_detections, precision_at
+from .voc_ap import METRICS, evaluate_detections, precision_at
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,9 @@ class VOCDetectionEvaluator(PerImageEvaluator):
     figures = {"precision_recall": precision_recall_figure}
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, dataset_name: str, ground_truth: GroundTruth
-    ) -> "VOCDetectionEvaluator | None":
-        if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
-            return None
-        return cls(dataset_name, ground_truth=ground_truth)
+    def from_config(cls, cfg: CfgNode, truth: GroundTruth) -> "VOCDetectionEvaluator | None":
+        is_detector = cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork"
+        return super().from_config(cfg, truth) if is_detector else None
 
     @staticmethod
     def compare(results: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float]]:
@@ -54,8 +51,8 @@ class VOCDetectionEvaluator(PerImageEvaluator):
             if name == "bbox" and "AP50" in metrics:
                 yield "mAP, IoU 0.5", budget or "as configured", metrics["AP50"]
 
-    def __init__(self, dataset_name: str, *, ground_truth: GroundTruth | None = None):
-        super().__init__(dataset_name, ground_truth=ground_truth)
+    def __init__(self, dataset_name: str, **common: Any):
+        super().__init__(dataset_name, **common)
         year = MetadataCatalog.get(dataset_name).get("year")
         self._metric = "11point" if year == 2007 else "area"
         to_find = self.ground_truth.classes[~self.ground_truth.ignored]
@@ -93,7 +90,7 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         counts = [len(scores) for _, scores, _ in parts.values()]
         images = np.repeat(np.array([*parts], int), counts)
         empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
-        detections = Detections(images, *map(np.concatenate, zip(empty, *parts.values())))
+        detections = images, *map(np.concatenate, zip(empty, *parts.values()))
         ap, curves = evaluate_detections(detections, self.ground_truth, AR_THRESHOLDS)
         names = self.ground_truth.class_names
         results = {}
@@ -108,10 +105,7 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         return results, {names[c]: precision_at(curves[c], RECALL_LEVELS) for c in self._present}
 
     def _table(self, results: dict[str, dict[str, float]]) -> str:
-        """Format as Table 1 of the paper: AP at IoU 0.5 by class.
-
-        With more than 20 classes, they are the rows.
-        """
+        """Format as Table 1 of the paper, AP at IoU 0.5; over 20 classes are rows, not columns."""
         names = self.ground_truth.class_names
         columns = [*(f"AP50-{name}" for name in names), "AP50"]
         rows = [

@@ -10,7 +10,9 @@ from nrpn_d2.evaluation.proposal_errors import KINDS, classify_proposals
 
 
 def kinds_of(iou, ignored):
-    return [KINDS[k] for k in classify_proposals(np.array(iou).T, np.array(ignored, bool))]
+    off_crowds = np.zeros(len(iou), bool)
+    kinds = classify_proposals(np.array(iou).T, np.array(ignored, bool), off_crowds)
+    return [KINDS[k] for k in kinds]
 
 
 def test_kinds_by_hand():
@@ -32,8 +34,9 @@ def test_proposals_on_difficult_objects_are_no_error():
 
 
 def test_without_objects_everything_is_background():
-    assert classify_proposals(np.empty((0, 3)), np.empty(0, bool)).tolist() == [3, 3, 3]
-    assert classify_proposals(np.empty((2, 0)), np.zeros(2, bool)).tolist() == []
+    none, three, two = (np.zeros(count, bool) for count in (0, 3, 2))
+    assert classify_proposals(np.empty((0, 3)), none, three).tolist() == [3, 3, 3]
+    assert classify_proposals(np.empty((2, 0)), two, none).tolist() == []
 
 
 def scored(boxes, scores, configured=None):

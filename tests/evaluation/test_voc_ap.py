@@ -3,7 +3,6 @@ import pytest
 
 from nrpn_d2.evaluation.ground_truth import GroundTruth
 from nrpn_d2.evaluation.voc_ap import (
-    Detections,
     PrecisionRecall,
     average_precision,
     best_objects,
@@ -31,7 +30,7 @@ def dataset(boxes, classes=None, ignored=None, images=None, num_classes=1, num_i
 def detections(*rows):
     """Rows of image, class, score, box."""
     images, classes, scores, boxes = zip(*rows) if rows else ((), (), (), ())
-    return Detections(
+    return (
         np.array(images, int),
         np.array(classes, int),
         np.array(scores, np.float32),
