@@ -127,11 +127,7 @@ def check_false_positive_iou(cfg: CfgNode) -> None:
 
 
 def check_rpn(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
-    """Check what an RPN and an nRPN read, and that the backbone and the anchors have their maps.
-
-    Args:
-        input_shape: the backbone's feature maps by name.
-    """
+    """Check what an RPN and an nRPN read, and that the backbone and the anchors have their maps."""
     _check(cfg, _RPN_RULES)
     known = f"names of the backbone's feature maps: {', '.join(input_shape)}"
     rule = Rule(lambda v: len(v) and set(v) <= set(input_shape), known)
@@ -151,15 +147,15 @@ def registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
     return registry.get(_value(cfg, key))
 
 
-def check_loss_weight(loss_weight: Mapping[str, float]) -> None:
-    """Check that each of the RPN's two losses has a weight."""
+def check_losses(loss_weight: Mapping[str, float], loss: Callable, sampler: Callable) -> None:
+    """Check that each of the RPN's two losses has a weight, and what its objectness loss gets.
+
+    A loss made for all anchors gets all of them, and no other does.
+    """
     if loss_weight.keys() != {"loss_rpn_cls", "loss_rpn_loc"}:
         message = f"loss_weight has weights for {sorted(loss_weight)}"
         raise ValueError(f"{message}; it needs one for each of loss_rpn_cls and loss_rpn_loc")
 
-
-def check_loss_and_sampler(loss: Callable, sampler: Callable) -> None:
-    """Check that a loss made for all anchors gets all of them, and no other does."""
     if loss.needs_all_anchors != sampler.keeps_all_anchors:
         message = f"MODEL.RPN.OBJECTNESS_LOSS.NAME {type(loss).__name__!r} does not go with"
         message += f" MODEL.RPN.NEGATIVE_SAMPLER.NAME {type(sampler).__name__!r}: focal losses"

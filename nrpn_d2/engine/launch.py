@@ -52,14 +52,8 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         _run(main, args)
         return
     try:
-        detectron2_launch(
-            _run,
-            max(processes, 1),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
-        )
+        machines = args.num_machines, args.machine_rank, args.dist_url
+        detectron2_launch(_run, max(processes, 1), *machines, args=(main, args))
     except ProcessExitedException as error:  # it has said why
         sys.exit(error.exit_code)
 

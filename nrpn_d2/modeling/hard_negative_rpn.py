@@ -25,13 +25,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..config_checks import (
-    check_false_positive_iou,
-    check_loss_and_sampler,
-    check_loss_weight,
-    check_rpn,
-    registered,
-)
+from ..config_checks import check_false_positive_iou, check_losses, check_rpn, registered
 from .events import log_exchange
 from .ignored import set_all_ignored_aside
 from .labels import label_anchors, mean_positives, withhold_ignored
@@ -88,8 +82,7 @@ class HardNegativeRPN(RPN):
                 if ``loss_weight`` is a dict without a weight for each of the RPN's two losses.
         """
         super().__init__(**kwargs)
-        check_loss_weight(self.loss_weight)
-        check_loss_and_sampler(objectness_loss, negative_sampler)
+        check_losses(self.loss_weight, objectness_loss, negative_sampler)
         self.objectness_loss = objectness_loss
         self.iou_of = getattr(objectness_loss, "iou_of", "anchor")
         self.negative_sampler = negative_sampler
@@ -247,15 +240,9 @@ class HardNegativeRPN(RPN):
         ious = proposal_ious.at(chosen) if self.iou_of == "proposal" else ious.flatten()[chosen]
         chosen_logits = cat(logits, dim=1).flatten()[chosen]
         objectness_loss = self.objectness_loss(chosen_logits, labels.flatten()[chosen], ious).sum()
-        localization_loss = _dense_box_regression_loss(
-            anchors,
-            self.box2box_transform,
-            deltas,
-            gt_boxes,
-            labels == 1,
-            box_reg_loss_type=self.box_reg_loss_type,
-            smooth_l1_beta=self.smooth_l1_beta,
-        )
+        boxes = anchors, self.box2box_transform, deltas, gt_boxes
+        kind = {"box_reg_loss_type": self.box_reg_loss_type, "smooth_l1_beta": self.smooth_l1_beta}
+        localization_loss = _dense_box_regression_loss(*boxes, labels == 1, **kind)
         size = self.batch_size_per_image * len(labels)
         all_anchors = self.objectness_loss.needs_all_anchors
         losses = {

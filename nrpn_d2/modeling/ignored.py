@@ -13,11 +13,7 @@ class GroundTruth(Instances):
 
     def __init__(self, image_size: tuple[int, int], ignored_boxes: Boxes, **fields):
         super().__init__(image_size, **fields)
-        self._ignored_boxes = ignored_boxes
-
-    @property
-    def ignored_boxes(self) -> Boxes:
-        return self._ignored_boxes
+        object.__setattr__(self, "ignored_boxes", ignored_boxes)  # Instances' own adds a field
 
     def to(self, *args, **kwargs) -> "GroundTruth":
         fields = super().to(*args, **kwargs).get_fields()

@@ -153,6 +153,7 @@ def miner(cfg: CfgNode) -> Callable[..., Tensor]:
 def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
     """Return what ``HardNegativeRPN`` needs for an nRPN, from ``MODEL.NRPN``."""
     nrpn = cfg.MODEL.NRPN
+    suppression = {"pre_nms_topk": nrpn.PRE_NMS_TOPK, "nms_thresh": nrpn.NMS_THRESH}
     return {
         "negative_rpn": NegativeRPN(cfg, input_shape),
         "nrpn_sampler": NRPN(
@@ -160,9 +161,7 @@ def nrpn_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
             positive_fraction=nrpn.POSITIVE_FRACTION,
             hard_fraction=nrpn.OBJECT_FRACTION,
         ),
-        "propose_hard_negatives": partial(
-            hard_negatives, pre_nms_topk=nrpn.PRE_NMS_TOPK, nms_thresh=nrpn.NMS_THRESH
-        ),
+        "propose_hard_negatives": partial(hard_negatives, **suppression),
         "warmup_iters": nrpn.WARMUP_ITERS,
         "nrpn_loss_weight": nrpn.LOSS_WEIGHT,
         "fp_by": nrpn.FP_BY,
