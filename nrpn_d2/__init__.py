@@ -1,18 +1,7 @@
 """nrpn_d2: region proposal networks that learn from their own mistakes, for Detectron2.
 
-Importing it registers everything. Rooms, from the bottom to the top; none imports one below it:
-
-    config      add_nrpn_config: every key
-    config_checks  what values may be
-    utils       whole-or-absent files, safe loading, seeding, parallel work
-    modeling    the method: hard_negative_rpn (the hub), negative_rpn, labels, mining, samplers,
-                losses, proposal_ious, events; backbones: vgg, torchvision_backbone
-    data        folders in VOC layout and the embedded dataset `shapes` -> model input
-    checkpoint  the checkpointer; the nRPN's start weights; ImageNet and torchvision weights and
-                their pixels
-    evaluation  proposals and detections -> recall and AP; proposal files; figures
-    engine      the trainer, its loop and hooks; several processes; studies of several runs
-    deploy      predictor and export of trained models
+Importing it registers everything. The method is in modeling, and hard_negative_rpn is its hub; the
+order of the rooms is in CONTRIBUTING.md.
 """
 
 import warnings

@@ -75,11 +75,7 @@ def setup_run(
 
 
 def merge_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """Return a checked config as :func:`build_cfg` does, but look at neither data nor weights.
-
-    Raises:
-        ValueError: naming the file or the key.
-    """
+    """Return a checked config as :func:`build_cfg` does, but look at neither data nor weights."""
     cfg = get_cfg()
     add_nrpn_config(cfg)
     if config_file:
@@ -142,19 +138,15 @@ _LINE = "[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"
 
 
 def _start_log(folder: str) -> None:
-    """Log to the console and to log.txt in ``folder``; dumps to the file alone.
-
-    Colours are for terminals alone.
-    """
+    """Log to the console and to log.txt in ``folder``: dumps to the file, colours to terminals."""
     rank = comm.get_rank()
     # The first two exactly as default_setup calls it, which then adds no handlers
     setup_logger(folder, distributed_rank=rank, name="fvcore")
     setup_logger(folder, distributed_rank=rank)
     setup_logger(folder, distributed_rank=rank, name="nrpn_d2")
     for name in ("fvcore", "detectron2", "nrpn_d2"):
-        for handler in logging.getLogger(name).handlers:
-            if not isinstance(handler, logging.StreamHandler):
-                continue
+        handlers = logging.getLogger(name).handlers
+        for handler in (h for h in handlers if isinstance(h, logging.StreamHandler)):
             if not handler.stream.isatty():
                 handler.setFormatter(_Colourless(*_LINE))
             if handler.stream is sys.stdout:

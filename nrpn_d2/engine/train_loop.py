@@ -29,10 +29,7 @@ def proposals_of_any_prediction(rpns: list[RPN]) -> Iterator[list[FloatingPointE
     """Let RPNs go on where Detectron2 raises FloatingPointError for predictions of inf or nan.
 
     A process that raises in its forward pass leaves the others waiting for its gradients. Here the
-    pass ends, with some anchors as the proposals.
-
-    Yields:
-        The errors that Detectron2 raised.
+    pass ends, with some anchors as the proposals, and the list has what Detectron2 raised.
     """
     errors: list[FloatingPointError] = []
 
@@ -59,16 +56,13 @@ class FiniteLosses:
 
     A step whose losses are not finite, in any process, raises NonFiniteLoss in all of them, before
     the optimizer's step. Gradients that overflow from finite losses are the gradient scaler's task.
-
-    Attributes:
-        batch: the input of the last step.
     """
 
     def __init__(self, model: nn.Module, *args: Any):
         super().__init__(model, *args)
         self._rpns = rpns_of(model)
         self._prediction_errors: list[FloatingPointError] = []
-        self.batch: list[dict[str, Any]] = []
+        self.batch: list[dict[str, Any]] = []  # the input of the last step
 
     def _remember(self, model: nn.Module, args: tuple) -> None:
         self.batch = args[0]

@@ -48,9 +48,6 @@ class Trainer(DefaultTrainer):
 
     Every random number is a function of the run's seed and of the iteration, so that a run that is
     killed and resumed ends with the weights of the undisturbed one.
-
-    Attributes:
-        seed: SEED of the config; if that is negative, one that was drawn, or the checkpoint's.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -61,6 +58,7 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(scale_nrpn_warmup(cfg, world_size), world_size)
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms(cfg)
+        # One that was drawn gives way to the checkpoint's
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._config_changes: dict[str, tuple[Any, Any]] = {}  # since the checkpoint was written
         self._logger = logging.getLogger(__name__)

@@ -22,13 +22,7 @@ from .defaults import build_cfg, changed
 
 
 class Images:
-    """The images of a dataset, as a model sees them.
-
-    Attributes:
-        name, cfg: of the model; the name is its config file's.
-        dataset: its name.
-        records: of the images.
-    """
+    """The images of a dataset, as a model sees them, which is called after its config file."""
 
     def __init__(
         self,
@@ -84,11 +78,7 @@ class Images:
 
 
 def with_hard_negative_rpn(cfg: CfgNode) -> CfgNode:
-    """Return the config with a ``HardNegativeRPN`` in place of Detectron2's RPN, which it equals.
-
-    Raises:
-        ValueError: the config's model has another proposal generator.
-    """
+    """Return a config with a ``HardNegativeRPN`` in place of Detectron2's RPN, which it equals."""
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name == "RPN":
         plain = {"MODEL.RPN.NEGATIVE_SAMPLER.NAME": "Random"}
@@ -118,12 +108,9 @@ def draw(models: Sequence[Images], what: str, num: int, top: int, worst: bool, p
     draw_view: dict[str, Callable[[View], list[Panel]]] = {
         "anchors": pictures.anchors,
         "labels": pictures.labels,
-        "proposals": lambda view: pictures.proposals(view, top),
-        "false-positives": lambda view: pictures.false_positives(view, top, *limits),
-        "hard-negatives": lambda view: [
-            *pictures.proposals(view, top),
-            *pictures.hard_negatives(view, top),
-        ],
+        "proposals": lambda v: pictures.proposals(v, top),
+        "false-positives": lambda v: pictures.false_positives(v, top, *limits),
+        "hard-negatives": lambda v: pictures.proposals(v, top) + pictures.hard_negatives(v, top),
     }
     chosen, note = choose_images(first.records, num), ""
     if what == "false-positives" and worst:

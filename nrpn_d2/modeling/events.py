@@ -25,11 +25,9 @@ def log_exchange(
     the false positives, the mean over images. A mean over nothing is left out.
 
     Args:
-        logits: (N, R), of the RPN.
-        nrpn_logits: (N, R), or None in the warm-up.
+        logits, nrpn_logits: (N, R), of the RPN and of the nRPN; the latter is None in the warm-up.
         labels: (N, R), the matcher's.
-        is_fp: (N, R) bool, the RPN's false positives.
-        hard: (N, R) bool, the hard negatives that the RPN learns from.
+        is_fp, hard: (N, R) bool, the RPN's false positives; the hard negatives it learns from.
     """
     num_images = len(is_fp)
     stats = {

@@ -1,7 +1,4 @@
-"""Anchors and ground truth -> labels: objects, background, and what is ignored.
-
-R anchors per image; labels are 1 (object), 0 (background), -1 (ignored).
-"""
+"""Anchors and ground truth -> labels: 1 (object), 0 (background), -1 (ignored)."""
 
 import torch
 from detectron2.modeling.matcher import Matcher
@@ -87,12 +84,9 @@ def withhold_ignored(
     """Drop proposals on a box to ignore and on no object, which ROI heads would call background.
 
     Args:
-        proposals: N ``Instances`` with ``proposal_boxes``.
+        proposals: N ``Instances`` with ``proposal_boxes``; their order stays.
         gt_instances, ignore_ioa: as for :func:`label_anchors`; "on" means the same.
         background_iou: below which the RPN's matcher calls an anchor background.
-
-    Returns:
-        N ``Instances``, in the same order.
     """
     kept = []
     for of_image, gt in zip(proposals, gt_instances):

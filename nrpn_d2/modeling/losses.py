@@ -67,9 +67,6 @@ class Overlap:
                 "clamped": ``max(0, log(IoU / p))``; no gradient once p >= IoU.
                 "soft": cross-entropy with the target IoU; its minimum is at p = IoU.
             min_iou: IoUs are clamped to [min_iou, 1], since a best anchor may overlap very little.
-
-        Raises:
-            ValueError: for an unknown mode.
         """
         if mode not in ("literal", "clamped", "soft"):
             raise ValueError(f"overlap mode {mode!r} is none of 'literal', 'clamped', 'soft'")
@@ -99,10 +96,7 @@ class IoUTarget:
     (Sec. 2.3). Cross-entropy with the target IoU has its minimum at p = IoU. What is ranked and
     suppressed by the score is the proposal, hence the proposal's IoU, not the anchor's: an anchor
     with an IoU of 0.7 may be regressed to 0.9 or to 0.5.
-
-    Quality focal loss and varifocal loss have the same target and focal weights on all anchors;
-    here it is a sampled mini-batch, and all of its anchors weigh the same. OLN learns from
-    positives alone; here background is taught to be 0.
+    How quality focal loss, varifocal loss and OLN differ: docs/method.md.
     """
 
     needs_all_anchors = False

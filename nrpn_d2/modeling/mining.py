@@ -1,8 +1,7 @@
 """The exchange between the two networks: false positives one way, hard negatives the other.
 
-Pure functions on (N, R) tensors: N images, R anchors per image. Labels are the matcher's:
-1 (object), 0 (background), -1 (ignored). IoUs are those of an anchor, or of the proposal that is
-regressed from it, with the ground-truth box that it overlaps most, 0 in an image without objects.
+Pure functions on (N, R) tensors; shapes and labels are those of hard_negative_rpn. IoUs are those
+of an anchor, too, or of the proposal that is regressed from it.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Which anchors of each image the RPN learns from: labels (+ logits, IoUs) -> sampled labels.
 
-Shapes: N images, R anchors per image (of all levels). Labels are 1 (object), 0 (background) and
--1 (ignored). Samplers take tensors and give tensors; they own no model and keep no state. Quotas
-are filled with ``topk`` of a fixed size, so that sampling never waits for a GPU.
+Shapes and labels are those of hard_negative_rpn. Samplers take tensors and give tensors; they own
+no model and keep no state. Quotas are filled with ``topk`` of a fixed size, so that sampling never
+waits for a GPU.
 """
 
 from typing import Any, NamedTuple

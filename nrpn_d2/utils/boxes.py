@@ -23,15 +23,12 @@ def covered_fraction(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def lies_off(
     boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray, max_iou: float, max_covered: float
 ) -> np.ndarray:
-    """Tell which boxes (K, 4) lie off all labels (G, 4).
+    """Return (K,) bool: which boxes (K, 4) lie off all labels (G, 4).
 
     Args:
         ignored: (G,) bool.
-        max_iou: of such a box with any label.
-        max_covered: the fraction of it that any ignored label covers.
-
-    Returns:
-        (K,) bool; both limits are excluded.
+        max_iou: of such a box with any label, which stays below it.
+        max_covered: the fraction of it that any ignored label covers, which stays below it.
     """
     off = (box_iou(boxes[:, None], labels) < max_iou).all(axis=1)
     return off & (covered_fraction(boxes[:, None], labels[ignored]) < max_covered).all(axis=1)
