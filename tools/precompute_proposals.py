@@ -8,10 +8,8 @@
         --images photos/ --output proposals.json MODEL.WEIGHTS output/mine/model_final.pth
 
 Images are a folder with all below it, a glob or one file; their ids are their paths in the folder.
-A .pkl is for Detectron2: MODEL.LOAD_PROPOSALS True, DATASETS.PROPOSAL_FILES_TRAIN or _TEST
-('proposals/bccd_test.pkl',), one file per dataset, and MODEL.PROPOSAL_GENERATOR.NAME
-PrecomputedProposals. A .json is in COCO's result format. Both are read by
-tools/evaluate_proposals.py. MODEL.RPN.POST_NMS_TOPK_TEST is the number per image.
+A .pkl is for Detectron2 (see docs/proposals.md), a .json is in COCO's result format; both are read
+by tools/evaluate_proposals.py. MODEL.RPN.POST_NMS_TOPK_TEST is the number per image.
 """
 
 import argparse

@@ -33,9 +33,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--top", type=int, default=10, metavar="K", help="boxes (default: 10)")
     parser.add_argument("--worst", action="store_true", help="images with most false positives")
     parser.add_argument("--compare", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="another model")
-    parser.add_argument(
-        "--output", metavar="FILE", help=f"{', '.join(SUFFIXES)} (default: OUTPUT_DIR/WHAT.png)"
-    )
+    parser.add_argument("--output", help=f"{', '.join(SUFFIXES)} (default: OUTPUT_DIR/WHAT.png)")
     args = parse(parser, args)
     if args.images < 1 or args.top < 1:
         parser.error(f"--images {args.images} and --top {args.top} must be at least 1")

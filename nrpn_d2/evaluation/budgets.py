@@ -1,7 +1,7 @@
 """The detections of one model at several numbers of proposals, from one forward pass."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -55,15 +55,11 @@ class BudgetedModel(nn.Module):
             most = [output["proposals"] for output in self.model(batched_inputs)]
         return [{"proposals": x[:configured], "most_proposals": x} for x in most]
 
-    def _detect(
-        self, batched_inputs: list[dict[str, Any]], configured: int | None
-    ) -> list[dict[str, Any]]:
+    def _detect(self, inputs: list[dict[str, Any]], configured: int | None) -> list[dict[str, Any]]:
         heads, seen = self.model.roi_heads, {}
-        predictor = getattr(heads, "box_predictor", None)
-        if not isinstance(predictor, FastRCNNOutputLayers):
-            predictor = None
+        predictor = getattr(heads, "box_predictor", heads)  # any other module, if there is none
         with _last_call(heads, seen, "heads"), _last_call(predictor, seen, "predictor"):
-            outputs = self.model(batched_inputs)
+            outputs = self.model(inputs)
         (images, features, proposals, *_), _ = seen["heads"]
         counts = [len(of_image) for of_image in proposals]
         in_all = [output["instances"] for output in outputs]
@@ -73,7 +69,7 @@ class BudgetedModel(nn.Module):
             if number is None or number >= max(counts):
                 return in_all
             best = [of_image[:number] for of_image in proposals]
-            if predictor is None:
+            if not isinstance(predictor, FastRCNNOutputLayers):
                 detections = heads(images, features, best)[0]
             else:
                 by_image = [prediction.split(counts) for prediction in seen["predictor"][1]]
@@ -81,11 +77,11 @@ class BudgetedModel(nn.Module):
                 detections = predictor.inference(predictions, best)[0]
                 if not boxes_only and hasattr(heads, "forward_with_given_boxes"):
                     detections = heads.forward_with_given_boxes(features, detections)
-            return [_in_original_pixels(*pair) for pair in zip(detections, batched_inputs)]
+            return [_in_original_pixels(*pair) for pair in zip(detections, inputs)]
 
         own = detect(configured, boxes_only=False)
         at = {k: own if k == configured else detect(k, boxes_only=True) for k in self.budgets}
-        for n, (output, image) in enumerate(zip(outputs, batched_inputs)):
+        for n, (output, image) in enumerate(zip(outputs, inputs)):
             output["proposals"] = _in_original_pixels(proposals[n][:configured], image)
             output["most_proposals"] = _in_original_pixels(proposals[n], image)
             output["instances"] = own[n]
@@ -120,8 +116,6 @@ def _at_least(budget: int, proposal_generator: nn.Module | None) -> Iterator[int
         limits[False] = configured
 
 
-def _last_call(module: nn.Module | None, seen: dict[str, Any], name: str) -> AbstractContextManager:
+def _last_call(module: nn.Module, seen: dict[str, Any], name: str) -> AbstractContextManager:
     """Put what ``module`` gets and returns, in the context, into ``seen[name]``."""
-    if module is None:
-        return nullcontext()
     return module.register_forward_hook(lambda _, *call: seen.update({name: call}))

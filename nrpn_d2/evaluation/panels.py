@@ -71,8 +71,7 @@ def picture_grid(panels: Sequence[Panel], columns: int) -> Figure:
     below = 0.3 + 0.25 * math.ceil(len(kinds) / legend_columns)
     title_lines = 1 + max((panel.title.count("\n") for panel in panels), default=0)
     height = sum(heights) + (0.1 + 0.2 * title_lines) * rows + below
-    size = max(_WIDTH * columns, longest), height
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(max(_WIDTH * columns, longest), height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
@@ -110,10 +109,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def label_place(
-    box: np.ndarray,
-    size: tuple[float, float],
-    image_size: tuple[int, int],
-    taken: Sequence[np.ndarray],
+    box: np.ndarray, size: tuple[float, float], image_size: tuple[int, int], taken: list[np.ndarray]
 ) -> np.ndarray:
     """Return the rectangle of a label: at its box's edge, where it covers least of other labels.
 

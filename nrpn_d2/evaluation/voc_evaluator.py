@@ -84,9 +84,7 @@ class VOCDetectionEvaluator(PerImageEvaluator):
         )
         return results
 
-    def _evaluate_task(
-        self, parts: dict[int, tuple]
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def _evaluate_task(self, parts: dict[int, tuple]) -> tuple[dict[str, Any], dict[str, Any]]:
         counts = [len(scores) for _, scores, _ in parts.values()]
         images = np.repeat(np.array([*parts], int), counts)
         empty = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 4), np.float32)
