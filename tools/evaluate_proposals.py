@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     from nrpn_d2.evaluation.proposal_files import evaluate_proposals, find_dataset
 
     budgets = ["TEST.PROPOSALS.BUDGETS", str(args.budgets)] if args.budgets else []
-    cfg = build_cfg(args.config_file, budgets)
+    cfg = build_cfg(args.config_file, ["MODEL.META_ARCHITECTURE", "ProposalNetwork", *budgets])
     dataset = find_dataset(cfg, args.dataset, args.json, args.images)
     evaluate_proposals(args.file, dataset, args.output or os.path.splitext(args.file)[0], cfg)
 

@@ -25,15 +25,12 @@ def evaluate_proposals(
     Args:
         path: a file for :func:`load_proposals`, whose errors are raised, as well as those of
             :func:`assign_proposals`.
-        cfg: TEST.PROPOSALS gives budgets and thresholds.
+        cfg: of a ProposalNetwork; TEST.PROPOSALS gives budgets and thresholds.
 
     Returns:
         task -> {metric: value}; nan for what depends on scores, if the file has only ranks.
     """
     proposals = assign_proposals(load_proposals(path), dataset_name, path)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     evaluators = build_evaluators(cfg, dataset_name, output_dir)
     evaluators.reset()
     none = Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32))
