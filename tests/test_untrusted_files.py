@@ -27,6 +27,7 @@ from small_models import small_cfg
 import nrpn_d2
 from nrpn_d2.data.proposal_files import Proposals, load_proposals, save_proposals
 from nrpn_d2.data.shapes.dataset import make_shapes
+from nrpn_d2.engine.resume import config_changes
 from nrpn_d2.engine.study import Study
 from nrpn_d2.engine.study_results import training_time
 from nrpn_d2.utils.config_file import merge_config_file
@@ -159,6 +160,12 @@ WAYS = {
     "weights to evaluate": (lambda case: case.weights("bad.pth", "--eval-only"), "bad.pth"),
     "last checkpoint": (lambda case: case.resumed("model_1.pth", "model_1.pth"), "model_1.pth"),
     "last_checkpoint": (lambda case: case.resumed("model_1.pth", b"\xff\0"), "last_checkpoint"),
+    "config in a checkpoint": (
+        lambda case: config_changes(
+            str(case.write("bad.pth", {"trainer": {"config": "[" * 9000}})), small_cfg()
+        ),
+        "bad.pth",
+    ),
     "best checkpoint": (best_of_a_resumed_run, "model_best.pth"),
     "proposals to train on": (lambda case: case.proposals("TRAIN"), "bad.pkl"),
     "proposals to test on": (lambda case: case.proposals("TEST"), "bad.pkl"),

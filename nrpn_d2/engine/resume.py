@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch.optim import Optimizer
 
 from ..utils.config_file import flat_config
-from ..utils.safe_load import load_file
+from ..utils.safe_load import CheckpointError, load_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,17 @@ def config_changes(checkpoint: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
 
     Returns:
         Key -> (old value, new value), for keys that both configs have, except OUTPUT_DIR.
+
+    Raises:
+        CheckpointError: its config cannot be read.
     """
-    state = load_file(checkpoint, mmap=True).get("trainer", {})
-    texts = state.get("config", "{}"), cfg.dump()
-    old, new = (flat_config(yaml.safe_load(text)) for text in texts)
+    try:
+        text = load_file(checkpoint, mmap=True).get("trainer", {}).get("config", "{}")
+        old = flat_config(yaml.safe_load(text))
+    except (AttributeError, RecursionError, yaml.YAMLError) as error:
+        message = f"{checkpoint}: the config in it cannot be read ({type(error).__name__})"
+        raise CheckpointError(f"{message}; is it a checkpoint of this trainer?") from error
+    new = flat_config(yaml.safe_load(cfg.dump()))
     keys = sorted(old.keys() & new.keys() - {"OUTPUT_DIR"})
     return {k: (old[k], new[k]) for k in keys if old[k] != new[k]}
 
