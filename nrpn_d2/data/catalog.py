@@ -13,7 +13,7 @@ from .backgrounds import background_datasets
 from .coco import coco_datasets
 from .faults import DatasetError, check_class_names, show
 from .folds import fold_dataset
-from .reading import Dataset
+from .reading import Dataset, Records
 from .shapes.dataset import SHAPES_CLASSES, make_shapes
 from .voc.reader import read_voc, voc_dataset, voc_datasets, voc_on_error
 from .yolo import yolo_datasets
@@ -80,10 +80,8 @@ def register_datasets(cfg: CfgNode | None = None) -> None:
     datasets = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
     for name, (folder, split, year) in _BUILTIN.items():
         root = os.path.join(datasets, folder)
-        if folder == "shapes":
-            classes, load = SHAPES_CLASSES, functools.partial(_read_shapes, root, split)
-        else:
-            classes, load = VOC_CLASSES, functools.partial(_read_voc, root, split, on_error)
+        classes = SHAPES_CLASSES if folder == "shapes" else VOC_CLASSES
+        load = functools.partial(_read_builtin, root, split, classes, on_error)
         _register(name, voc_dataset(root, split, classes, on_error, year)._replace(load=load))
     if cfg is not None:
         for name, dataset in _own_datasets(cfg.DATASETS).items():
@@ -122,15 +120,14 @@ def _own_datasets(settings: CfgNode) -> dict[str, Dataset]:
     return datasets
 
 
-def _read_voc(root: str, split: str, on_error: str) -> list[dict[str, Any]]:
-    if not os.path.isdir(root):
+def _read_builtin(root: str, split: str, class_names: Sequence[str], on_error: str) -> Records:
+    folder = os.path.basename(root)
+    if folder == "shapes":
+        make_shapes(root)
+    elif not os.path.isdir(root):
         message = f"{root}: there is no such folder; extract VOC there, or set DETECTRON2_DATASETS"
-        raise DatasetError(f"{message} to the folder that contains {os.path.basename(root)}")
-    return read_voc(root, split, VOC_CLASSES, on_error)
-
-
-def _read_shapes(root: str, split: str) -> list[dict[str, Any]]:
-    return read_voc(make_shapes(root), split, SHAPES_CLASSES)
+        raise DatasetError(f"{message} to the folder that contains {folder}")
+    return read_voc(root, split, class_names, on_error)
 
 
 def _expand(path: str) -> str:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..utils.seeding import seeded
 from .checks import class_names, left_out_classes
 from .mapper import VOCDatasetMapper, annotated_mapper
 from .proposal_files import add_proposals
-from .reading import is_ignored
+from .reading import Records, is_ignored
 
 _MAX_TRIES = 100
 
@@ -81,9 +81,7 @@ def build_validation_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
 
 
-def _load_records(
-    cfg: CfgNode, key: str, names: Sequence[str], **options: Any
-) -> list[dict[str, Any]]:
+def _load_records(cfg: CfgNode, key: str, names: Sequence[str], **options: Any) -> Records:
     """Return the dataset dicts of ``names``, with proposals if MODEL.LOAD_PROPOSALS is True.
 
     Args:
@@ -104,9 +102,7 @@ def _load_records(
     return records
 
 
-def _leave_out(
-    records: list[dict[str, Any]], names: Sequence[str], datasets: Sequence[str]
-) -> list[dict[str, Any]]:
+def _leave_out(records: Records, names: Sequence[str], datasets: Sequence[str]) -> Records:
     """Return records without the objects of some classes, also of difficult ones."""
     # Lists of images without objects have no classes, all others the same
     dataset = next((name for name in datasets if class_names(name)), datasets[0])
@@ -121,7 +117,7 @@ def _leave_out(
     return kept
 
 
-def _check_objects(cfg: CfgNode, records: list[dict[str, Any]], origin: str) -> None:
+def _check_objects(cfg: CfgNode, records: Records, origin: str) -> None:
     """Raise NothingToLearn unless there are objects, with the shapes that the model learns."""
     if all(is_ignored(obj) for record in records for obj in record.get("annotations", ())):
         message = f"{origin}: none of {len(records)} images has an object to learn"
@@ -139,7 +135,7 @@ def missing_shapes(cfg: CfgNode, record: dict[str, Any]) -> Iterator[str]:
                 yield f"MODEL.{key} is True, and {place} has no {shape}; annotate it"
 
 
-def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
+def _sampler(data: CfgNode, records: Records) -> Callable:
     """Return a function from the seed to the sampler."""
     if data.SAMPLER_TRAIN == "TrainingSampler":
         return partial(TrainingSampler, len(records))
@@ -153,65 +149,53 @@ def _sampler(data: CfgNode, records: list[dict[str, Any]]) -> Callable:
     raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {data.SAMPLER_TRAIN!r}; it must be {known}")
 
 
+@dataclass
 class TrainLoader:
     """An endless stream of batches, lists of mapped records; each process has its own part.
 
     What it gives depends on the seed only. The random numbers of a mapper are those of the
     record's place in the stream of all processes, wherever it is mapped.
+
+    Raises:
+        ValueError: a record without width and height, if these are needed.
     """
 
-    def __init__(
-        self,
-        records: list[dict[str, Any]],
-        mapper: Callable,
-        make_sampler: Callable,
-        *,
-        batch_size: int,
-        group_by_aspect_ratio: bool,
-        num_workers: int,
-        seed: int,
-    ):
-        """
-        Args:
-            mapper: record -> model input. For None, another record is drawn.
-            make_sampler: called with ``seed=``, gives this process's endless record numbers.
-            batch_size: of this process.
-            group_by_aspect_ratio: whether a batch has either only images wider than high or none,
-                so that they need less padding.
-            seed: the same in all processes.
+    records: InitVar[Records]
+    mapper: Callable  # record -> model input; for None, another record is drawn
+    make_sampler: Callable  # called with seed=, gives this process's endless record numbers
+    _: KW_ONLY
+    batch_size: int  # of this process
+    # Whether the images of a batch are all wider than high or none, so that they need less padding
+    group_by_aspect_ratio: bool
+    num_workers: int
+    seed: int  # the same in all processes
 
-        Raises:
-            ValueError: a record without width and height, if these are needed.
-        """
+    def __post_init__(self, records: Records):
         self._records = DatasetFromList(records, copy=False)
-        self._mapper = mapper
-        self._make_sampler = make_sampler
-        self._batch_size = batch_size
-        self._num_workers = num_workers
-        self._bucket_of = _is_wide(records) if group_by_aspect_ratio else [False] * len(records)
-        self.start_at(0, seed)
+        by_shape = self.group_by_aspect_ratio
+        self._bucket_of = _is_wide(records) if by_shape else [False] * len(records)
+        self.start_at(0, self.seed)
 
     @property
     def num_records(self) -> int:
         return len(self._records)
 
-    def some_records(self, count: int) -> list[dict[str, Any]]:
+    def some_records(self, count: int) -> Records:
         """Return at most ``count`` of the records, evenly spread."""
         step = -(-len(self._records) // count)
         return [self._records[i] for i in range(0, len(self._records), step)]
 
     def start_at(self, iteration: int, seed: int) -> None:
         """Leave out what an iteration before ``iteration`` gets; call it before the first batch."""
-        self._start = iteration
-        self._seed = seed
+        self._start, self.seed = iteration, seed
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         # A generator: nothing happens before the first batch is asked for. The training loop of
         # Detectron2 v0.5 calls iter() before a checkpoint says where to start.
         yield from DataLoader(
-            _SeededRecords(self._records, self._mapper, self._seed),
+            _SeededRecords(self._records, self.mapper, self.seed),
             batch_sampler=itertools.islice(self._batches(), self._start, None),
-            num_workers=self._num_workers,
+            num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             generator=torch.Generator(),  # without one it draws from that of the training step
         )
@@ -220,15 +204,15 @@ class TrainLoader:
         """Yield batches of (record number, place in the stream of all processes)."""
         places = itertools.count(comm.get_rank(), comm.get_world_size())
         buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        for index, place in zip(self._make_sampler(seed=self._seed), places):
+        for index, place in zip(self.make_sampler(seed=self.seed), places):
             bucket = buckets[self._bucket_of[index]]
             bucket.append((index, place))
-            if len(bucket) == self._batch_size:
+            if len(bucket) == self.batch_size:
                 yield bucket[:]
                 bucket.clear()
 
 
-def _is_wide(records: list[dict[str, Any]]) -> list[bool]:
+def _is_wide(records: Records) -> list[bool]:
     for record in records:
         if "width" not in record or "height" not in record:
             message = f"{record.get('file_name', record)}: the record has no width and height"

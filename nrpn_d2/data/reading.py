@@ -27,6 +27,7 @@ ON_ERROR = ("error", "skip")
 _LARGE = 2000  # images; below, starting processes costs more than it saves
 _SHOWN_FAULTS = 10
 _MAX_NAMES = 16  # of one folder, by links
+Records = list[dict[str, Any]]  # Detectron2's dataset dicts
 _Task = TypeVar("_Task")
 _collected: list[tuple[DatasetError, str]] | None = None  # see collected_faults
 
@@ -34,7 +35,7 @@ _collected: list[tuple[DatasetError, str]] | None = None  # see collected_faults
 class Dataset(NamedTuple):
     """What is registered under a name."""
 
-    load: Callable[[], list[dict[str, Any]]]
+    load: Callable[[], Records]
     metadata: dict[str, Any]  # "thing_classes", and "year" for VOC's AP
 
 
@@ -52,7 +53,7 @@ def read_records(
     source: str,
     on_error: str,
     faults: Sequence[DatasetError] = (),
-) -> list[dict[str, Any]]:
+) -> Records:
     """Read every image, and log what the dataset consists of and what was dropped.
 
     Args:
@@ -133,11 +134,7 @@ def is_ignored(annotation: dict[str, Any]) -> bool:
 
 
 def read_header(path: str, listed_in: str) -> ImageHeader:
-    """Return what Detectron2 will see of an image, whose name is in the file ``listed_in``.
-
-    Raises:
-        DatasetError: the image is missing, or cannot be used.
-    """
+    """Return what Detectron2 sees of an image that ``listed_in`` names, or raise DatasetError."""
     if not os.path.lexists(path):
         message = f"{path}: the image is missing; add it, delete it from the {listed_in}, or "
         raise DatasetError(f"{message}correct the third of DATASETS.OWN, a folder", "missing image")
@@ -236,9 +233,7 @@ def _map(read_one: Callable[[_Task], ReadImage], tasks: list[_Task]) -> Iterator
     return parallel_map(function, tasks, "Reading annotations")
 
 
-def _report(
-    source: str, records: list[dict[str, Any]], unlabelled: int, faults: list[DatasetError]
-) -> None:
+def _report(source: str, records: Records, unlabelled: int, faults: list[DatasetError]) -> None:
     annotations = [annotation for record in records for annotation in record["annotations"]]
     difficult = sum(annotation["difficult"] for annotation in annotations)
     empty = sum(not record["annotations"] for record in records)

@@ -204,13 +204,13 @@ def seen_by(folder, output, overrides):
         @classmethod
         def build_train_loader(cls, cfg):
             loader = super().build_train_loader(cfg)
-            mapper = loader._mapper
+            mapper = loader.mapper
 
             def recorded(record):
                 seen.append(mapper(record))
                 return seen[-1]
 
-            loader._mapper = recorded
+            loader.mapper = recorded
             return loader
 
     schedule = {"SOLVER__MAX_ITER": 4, "SOLVER__STEPS": (3,)}
