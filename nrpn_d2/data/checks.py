@@ -48,8 +48,7 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
                 left_out_classes(cfg.DATASETS.LEFT_OUT, class_names(name), name)
             if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
                 first = first or name
-                _check_num_classes(key, name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-                _check_same_classes(first, name)
+                _check_classes(key, name, first, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
 
 
 def check_registered(name: str, origin: str) -> None:
@@ -61,11 +60,7 @@ def check_registered(name: str, origin: str) -> None:
 
 
 def left_out_classes(left_out: Sequence[str], names: Sequence[str], dataset_name: str) -> list[int]:
-    """Return the numbers of the classes in DATASETS.LEFT_OUT.
-
-    Raises:
-        DatasetError: the dataset has no such class.
-    """
+    """Return the numbers of the classes in DATASETS.LEFT_OUT; raise DatasetError for any other."""
     for name in left_out:
         if name not in names:
             hint = did_you_mean(name, names)
@@ -74,19 +69,15 @@ def left_out_classes(left_out: Sequence[str], names: Sequence[str], dataset_name
     return [names.index(name) for name in left_out]
 
 
-def _check_num_classes(key: str, name: str, of_model: int) -> None:
+def _check_classes(key: str, name: str, first: str, of_model: int) -> None:
     classes = len(class_names(name))
-    if classes in (0, of_model):
-        return
     message = f"MODEL.ROI_HEADS.NUM_CLASSES is {of_model}, and {name!r} has {classes} classes"
-    # Class number `of_model` would be learned as background; the evaluators do not know those over
-    # `classes`
-    if classes > of_model or key == "TEST":
-        raise DatasetError(f"{message}; make the two equal, or leave the key out")
-    logger.warning("%s", message)
-
-
-def _check_same_classes(first: str, name: str) -> None:
+    if classes not in (0, of_model):
+        # Class number `of_model` would be learned as background; the evaluators do not know those
+        # over `classes`
+        if classes > of_model or key == "TEST":
+            raise DatasetError(f"{message}; make the two equal, or leave the key out")
+        logger.warning("%s", message)
     for number, pair in enumerate(zip(class_names(first), class_names(name))):
         if pair[0] != pair[1]:
             message = f"class {number} is {pair[0]!r} in {first!r} and {pair[1]!r} in {name!r}"

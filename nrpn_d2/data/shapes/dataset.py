@@ -21,18 +21,8 @@ from tqdm import tqdm
 
 from ...utils.text_files import load_json
 from ..voc.xml import add_element
-from .drawing import (
-    DISTRACTOR_FORMS,
-    OBJECT_FORMS,
-    Color,
-    Point,
-    Shape,
-    coverage,
-    draw,
-    random_axis,
-    random_background,
-    random_color,
-)
+from . import drawing
+from .drawing import DISTRACTOR_FORMS, OBJECT_FORMS, Color, Point, Shape
 
 SHAPES_CLASSES = tuple(OBJECT_FORMS)
 VERSION = 1  # to be raised with every change that alters a pixel or a box
@@ -53,7 +43,7 @@ class DrawnObject(NamedTuple):
 class Scene(NamedTuple):
     background: np.ndarray  # (H, W, 3) float
     shapes: list[Shape]  # from back to front
-    objects: list[int]  # which of them are objects
+    objects: Sequence[int]  # which of them are objects
     faint: list[int]  # objects of low contrast
 
 
@@ -139,7 +129,7 @@ def make_image(
     """Draw one image, independent of all others: (size, size, 3) uint8, and its objects."""
     stream = np.random.SeedSequence([seed, ("train", "test").index(split), index])
     scene = plan_scene(np.random.Generator(np.random.PCG64(stream)), size)
-    picture, owner = draw(scene.background, scene.shapes)
+    picture, owner = drawing.draw(scene.background, scene.shapes)
     return picture, find_objects(scene, owner)
 
 
@@ -150,7 +140,7 @@ def find_objects(scene: Scene, owner: np.ndarray) -> list[DrawnObject]:
         mask = owner == index
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        alone = (coverage(scene.shapes[index], owner.shape)[1] >= 0.5).sum()
+        alone = (drawing.coverage(scene.shapes[index], owner.shape)[1] >= 0.5).sum()
         difficult = index in scene.faint or mask.sum() < _MIN_VISIBLE * alone
         truncated = min(box) == 0 or max(box) == len(owner)
         box = tuple(map(int, box))
@@ -161,7 +151,7 @@ def find_objects(scene: Scene, owner: np.ndarray) -> list[DrawnObject]:
 
 def plan_scene(rng: np.random.Generator, size: int) -> Scene:
     """Decide on background, near-misses and objects; objects lie in front."""
-    background = random_background(rng, size)
+    background = drawing.random_background(rng, size)
     count = 0 if rng.random() < _NO_OBJECT else 1 + int(5 * rng.random())
     objects, covers, faint = [], [], []
     for number in range(count):
@@ -182,7 +172,7 @@ def plan_scene(rng: np.random.Generator, size: int) -> Scene:
             forms = [form for form in DISTRACTOR_FORMS if form != "hexagon" or place[1] > 16]
             distractors.append(_shape(rng, forms, background, *place))
     shapes, first = distractors + objects + covers, len(distractors)
-    indices = list(range(first, first + len(objects)))
+    indices = range(first, first + len(objects))
     return Scene(background, shapes, indices, [indices[number] for number in faint])
 
 
@@ -215,15 +205,15 @@ def _shape(
     reach = int(radius)
     around = background[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
     behind = around.reshape(-1, 3).sum(axis=0) / (around.size // 3)
-    color = random_color(rng)
+    color = drawing.random_color(rng)
     while _length(color - behind) < 90:
-        color = random_color(rng)
+        color = drawing.random_color(rng)
     if faint:
         color = behind + (color - behind) * (22 / _length(color - behind))
     # At most half of the contrast, so that no rim vanishes in the background.
     shade = rng.random(3) - 0.5
     shade *= (0.1 + 0.3 * rng.random()) * min(_length(color - behind), 90) / _length(shade)
-    return Shape(form, center, radius, random_axis(rng), color, shade)
+    return Shape(form, center, radius, drawing.random_axis(rng), color, shade)
 
 
 def _length(color: Color) -> float:

@@ -55,8 +55,7 @@ def _square(u: Plane, v: Plane, r: float) -> Plane:
 
 
 def _triangle(u: Plane, v: Plane, r: float) -> Plane:
-    side = sqrt(0.75) * np.abs(u) - 0.5 * v
-    return np.maximum(v, side) - 0.6 * r
+    return np.maximum(v, sqrt(0.75) * np.abs(u) - 0.5 * v) - 0.6 * r
 
 
 def _outline(form: Callable) -> Callable:
@@ -65,11 +64,6 @@ def _outline(form: Callable) -> Callable:
         return np.abs(form(u, v, r - thickness)) - thickness
 
     return distance
-
-
-def _hexagon(u: Plane, v: Plane, r: float) -> Plane:
-    side = 0.5 * np.abs(u) + sqrt(0.75) * np.abs(v)
-    return np.maximum(np.abs(u), side) - 0.87 * r
 
 
 OBJECT_FORMS: dict[str, Callable] = {"disk": _disk, "square": _square, "triangle": _triangle}
@@ -90,7 +84,7 @@ DISTRACTOR_FORMS: dict[str, Callable] = {
     "line": lambda u, v, r: _box(u, v, r, 0.9),
     "cross": lambda u, v, r: np.minimum(_box(u, v, r, 0.28 * r), _box(u, v, 0.28 * r, r)),
     "star": lambda u, v, r: np.minimum(_triangle(u, v, 0.8 * r), _triangle(u, -v, 0.8 * r)),
-    "hexagon": _hexagon,
+    "hexagon": lambda u, v, r: np.maximum(abs(u), 0.5 * abs(u) + sqrt(0.75) * abs(v)) - 0.87 * r,
 }
 FORMS = OBJECT_FORMS | DISTRACTOR_FORMS
 FORMS["occluder"] = lambda u, v, r: _box(u, v, 1.3 * r, 0.5 * r)

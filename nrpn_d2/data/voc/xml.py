@@ -13,7 +13,6 @@ from ...utils.text_files import read_bytes
 from ..faults import Box, DatasetError, clip_box, did_you_mean, show, to_number
 
 MAX_XML_BYTES = 16 * 2**20  # about 40,000 objects
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 _REMEDY = "repair the file, or delete its id from the split"
 
 
@@ -79,7 +78,7 @@ def parse_object(
     boxes = element.findall("bndbox")
     if len(boxes) != 1:
         raise DatasetError(f"it has {len(boxes)} <bndbox> instead of one; correct it", "bad box")
-    xmin, ymin, xmax, ymax = (_number(boxes[0], edge) for edge in _EDGES)
+    xmin, ymin, xmax, ymax = (_number(boxes[0], tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
     shown = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
     if xmax == xmin or ymax == ymin:
         raise DatasetError(f"{shown} has no area; remove or redraw it", "degenerate box")
