@@ -25,17 +25,13 @@ from .torchvision_weights import place_torchvision_weights
 NRPN_PREFIX = "proposal_generator.negative_rpn."
 
 
-def copy_backbone(state_dict: dict[str, Tensor]) -> int:
-    """Add ``backbone.*`` once more as the nRPN's own, in place, unless the state dict has one.
-
-    Returns:
-        The number of tensors added.
-    """
-    if any(name.startswith(f"{NRPN_PREFIX}backbone.") for name in state_dict):
-        return 0
+def _copy_backbone(state_dict: dict[str, Tensor]) -> None:
+    """Add ``backbone.*`` once more as the nRPN's own, in place, unless the state dict has one."""
     copies = {NRPN_PREFIX + k: v for k, v in state_dict.items() if k.startswith("backbone.")}
-    state_dict.update(copies)
-    return len(copies)
+    if copies and not any(name.startswith(f"{NRPN_PREFIX}backbone.") for name in state_dict):
+        state_dict.update(copies)
+        message = "The nRPN's backbone starts from the checkpoint's backbone.* (%d tensors)"
+        logging.getLogger(__name__).info(message, len(copies))
 
 
 def _align_names(model: nn.Module, checkpoint: dict[str, Any]) -> None:
@@ -66,10 +62,8 @@ def _prepare(checkpointer: DetectionCheckpointer, checkpoint: dict[str, Any]) ->
     if checkpoint.pop("matching_heuristics", False):
         _align_names(model, checkpoint)
     # A resumed run finds all of its networks in its checkpoint, or is another model's
-    copied = 0 if getattr(checkpointer, "resumes", False) else copy_backbone(checkpoint["model"])
-    if copied:
-        message = "The nRPN's backbone starts from the checkpoint's backbone.* (%d tensors)"
-        logging.getLogger(__name__).info(message, copied)
+    if not getattr(checkpointer, "resumes", False):
+        _copy_backbone(checkpoint["model"])
 
 
 _detectron2s = DetectionCheckpointer._load_model

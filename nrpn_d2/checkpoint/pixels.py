@@ -77,11 +77,7 @@ def pixels_of(checkpoint: dict[str, Any], path: str, kind: str = "") -> Pixels |
 
 
 def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
-    """Set those keys of a config that have Detectron2's default values, in place.
-
-    Raises:
-        ValueError: naming the keys that say something else.
-    """
+    """Set the keys that have Detectron2's default values, in place; refuse others that differ."""
     current = Pixels.of_config(cfg)
     chosen = current.differing_keys(Pixels.of_config(get_cfg()))
     for name, key in pixels.differing_keys(current).items():
@@ -93,11 +89,7 @@ def apply_pixels(cfg: CfgNode, pixels: Pixels, path: str) -> None:
 
 
 def raise_if_different(pixels: Pixels, current: Pixels, path: str) -> None:
-    """Refuse ``current``, a config's pixels, that are not those that the weights expect.
-
-    Raises:
-        ValueError: naming the keys that differ.
-    """
+    """Raise a ValueError naming the keys in which ``current`` is not what the weights expect."""
     wrong = [
         f"{key} is {getattr(current, name)}, the weights need {getattr(pixels, name)}"
         for name, key in pixels.differing_keys(current).items()

@@ -52,11 +52,7 @@ def load_model(cfg: CfgNode) -> nn.Module:
 
 
 def of_run(folder: str) -> tuple[str, str]:
-    """Return the config file and the last checkpoint of a training in the folder.
-
-    Raises:
-        ValueError: the folder lacks one of them.
-    """
+    """Return a training's config file and last checkpoint; raise a ValueError if one is missing."""
     config, weights = os.path.join(folder, "config.yaml"), last_checkpoint(folder)
     if not os.path.isfile(config) or not weights:
         message = f"{folder} is not the OUTPUT_DIR of a training"
