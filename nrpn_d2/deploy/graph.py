@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..utils.saving import atomic_open
 
+Exported = Callable[[Tensor], dict[str, np.ndarray]]  # image (3, H, W) -> outputs by name
 FILE_NAMES = {"torchscript": "model.ts", "onnx": "model.onnx"}
 
 # Largest difference that rounding explains, by how an output's name ends
@@ -48,8 +49,10 @@ class InferenceGraph:
             model: in evaluation mode, on the CPU.
             image: an example; the sides of others may be of any length.
         """
-        infer = _detect if isinstance(model, GeneralizedRCNN) else _propose
-        self.adapter = TracingAdapter(_without_nrpn(model), [{"image": image}], infer).eval()
+        model = copy.deepcopy(model)
+        if hasattr(model.proposal_generator, "negative_rpn"):
+            model.proposal_generator.negative_rpn = None  # its weights would be traced, unused
+        self.adapter = TracingAdapter(model, [{"image": image}], _infer).eval()
         self.image = image
         self.adapter(image)  # it notes the structure of the outputs
         (instances,) = self.adapter.outputs_schema.schemas
@@ -65,11 +68,7 @@ class InferenceGraph:
             torch.jit.save(traced, f)
 
     def to_onnx(self, path: str) -> None:
-        """
-        Raises:
-            NotImplementedError: for a model with keypoints.
-            Exception: whatever torch's exporter raises if it cannot.
-        """
+        """Write an ONNX file; raise NotImplementedError for keypoints, else what torch raises."""
         if "pred_keypoints" in self.names:
             raise NotImplementedError("Detectron2 finds keypoints in a loop, which ONNX has not")
         with _tracing():
@@ -85,20 +84,10 @@ class InferenceGraph:
             )
 
 
-def _detect(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Instances]:
-    return model.inference(inputs, do_postprocess=False)
-
-
-def _propose(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Instances]:
+def _infer(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Instances]:
+    if isinstance(model, GeneralizedRCNN):
+        return model.inference(inputs, do_postprocess=False)
     return [outputs["proposals"] for outputs in model(inputs)]
-
-
-def _without_nrpn(model: nn.Module) -> nn.Module:
-    """Return a copy; tracing would keep the weights of what does not run."""
-    model = copy.deepcopy(model)
-    if hasattr(model.proposal_generator, "negative_rpn"):
-        model.proposal_generator.negative_rpn = None
-    return model
 
 
 @contextmanager
@@ -124,8 +113,8 @@ def noise_images(side: int) -> list[Tensor]:
     return [torch.randint(0, 256, (3, *size), generator=generator).float() for size in sizes]
 
 
-def load_exported(path: str, names: Sequence[str]) -> Callable[[Tensor], dict[str, np.ndarray]]:
-    """Return a file of :class:`InferenceGraph` as a function on the CPU: image (3, H, W) -> arrays.
+def load_exported(path: str, names: Sequence[str]) -> Exported:
+    """Return a file of :class:`InferenceGraph` as a function on the CPU.
 
     Args:
         names: of the outputs; a TorchScript file has only their order.
@@ -142,11 +131,7 @@ def load_exported(path: str, names: Sequence[str]) -> Callable[[Tensor], dict[st
     return lambda image: dict(zip(outputs, session.run(None, {"image": image.numpy()})))
 
 
-def check_parity(
-    graph: InferenceGraph,
-    exported: Callable[[Tensor], dict[str, np.ndarray]],
-    images: Sequence[Tensor],
-) -> list[str]:
+def check_parity(graph: InferenceGraph, exported: Exported, images: Sequence[Tensor]) -> list[str]:
     """Compare every output of an exported model with the model it was made from.
 
     Returns:

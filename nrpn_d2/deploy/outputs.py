@@ -79,13 +79,11 @@ def write_image(path: str, picture: np.ndarray) -> None:
 def write_crops(
     path: str, image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], prefix: str = ""
 ) -> None:
-    """Write what is in each box beside the picture: a.png -> a.png.crops/000_cat_0.93.png.
+    """Write what is in each box beside the picture ``path``: a.png -> a.png.crops/000_cat_0.93.png.
 
     Args:
-        path: of the picture.
         image: (H, W, 3) RGB.
-        boxes: (K, 4) in pixels of the image.
-        labels: K texts.
+        boxes: (K, 4) in pixels of the image, each with a label.
         prefix: of the crops' names.
     """
     height, width = image.shape[:2]

@@ -81,6 +81,7 @@ def predict_files(
     """
     summary, results = Summary(), Results(class_names)
     start, video = time.perf_counter(), None
+    prefixes = [""] if proposals else [f"{name} " for name in class_names]
     try:
         is_short = len(files) == 1 and not is_video_name(files[0])
         with tqdm(total=len(files), unit="image", disable=is_short) as bar:
@@ -91,7 +92,7 @@ def predict_files(
                     if video not in (None, frame.video):
                         video.close()
                     video = frame.video
-                    _write(frame, found, class_names, proposals, shown, crops, summary)
+                    _write(frame, found, prefixes, shown, crops, summary)
                 bar.update(len(some))
     finally:
         if video is not None:
@@ -165,24 +166,17 @@ def run_model(
 
 
 def _write(
-    frame: Frame,
-    found: Instances,
-    class_names: Sequence[str],
-    proposals: bool,
-    shown: Shown,
-    crops: bool,
-    summary: Summary,
+    frame: Frame, found: Instances, prefixes: list[str], shown: Shown, crops: bool, done: Summary
 ) -> None:
-    """Draw one image's predictions."""
+    """Draw one image's predictions; ``prefixes`` come before the scores of each class."""
     scores = found.scores.numpy()
-    summary.images += 1
+    done.images += 1
     if not (scores >= shown.min_score).any():
-        summary.without += 1
-        summary.best = max(summary.best, float(scores.max(initial=0)))
+        done.without += 1
+        done.best = max(done.best, float(scores.max(initial=0)))
     drawn = found[torch.from_numpy(shown.of(scores))]
     boxes, classes = drawn.pred_boxes.tensor.numpy(), drawn.pred_classes.tolist()
-    names = ["" if proposals else f"{class_names[c]} " for c in classes]
-    labels = [f"{name}{score:.2f}" for name, score in zip(names, drawn.scores.tolist())]
+    labels = [f"{prefixes[c]}{score:.2f}" for c, score in zip(classes, drawn.scores.tolist())]
     masks = drawn.pred_masks.numpy() if drawn.has("pred_masks") else None
     picture = draw(frame.image, boxes, labels, classes, masks)
     if frame.video is None:
