@@ -20,6 +20,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+from scipy.special import expit
 
 from ..utils.boxes import check_boxes
 from ..utils.safe_load import load_file
@@ -60,7 +61,7 @@ def save_proposals(path: str, proposals: Mapping[Hashable, Proposals]) -> None:
     results = []
     for image_id, xyxy, scores in zip(proposals, boxes, logits):
         if not ranked:
-            scores = 1 / (1 + np.exp(-scores.astype(np.float64)))
+            scores = expit(scores.astype(np.float64))
         xywh = BoxMode.convert(xyxy.astype(np.float64), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
         results += [
             {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}

@@ -11,6 +11,7 @@ from detectron2.export import TracingAdapter
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import cascade_rcnn
 from detectron2.structures import Instances
+from scipy.special import expit
 from torch import Tensor, nn
 
 from ..utils.saving import atomic_open
@@ -159,7 +160,7 @@ def _compare(name: str, expected: np.ndarray, output: np.ndarray, size: str) -> 
         raise ValueError(f"{size}: {name} has shape {output.shape} instead of {expected.shape}")
     expected, output = expected.astype(np.float64), output.astype(np.float64)
     if name == "objectness_logits":
-        expected, output = (1 / (1 + np.exp(-logits)) for logits in (expected, output))
+        expected, output = expit(expected), expit(output)
     limit, unit = next((v for k, v in _LIMITS.items() if name.endswith(k)), (1e-3, ""))
     largest = np.abs(expected - output).max(initial=0)
     difference = f"{name} {largest:.2g} {unit}".strip()

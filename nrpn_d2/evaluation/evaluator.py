@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from matplotlib.figure import Figure
+from scipy.special import expit
 from tabulate import tabulate
 
 from ..utils.boxes import check_boxes
@@ -164,7 +165,7 @@ def read_proposals(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.
 def read_scores(output: dict[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Return what :func:`read_proposals` does, with the logits' sigmoid or nan without logits."""
     boxes, logits, configured = read_proposals(output, origin)
-    scores = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))  # without overflow
+    scores = expit(logits.astype(np.float64))
     if not output["proposals"].has("objectness_logits"):
         scores[:] = np.nan
     return boxes, scores, configured
