@@ -64,7 +64,7 @@ READERS = {
     "nrpn_d2/evaluation/page/pages.py": {"Image.open"},
     "nrpn_d2/evaluation/pictures.py": {"read_image"},
     "nrpn_d2/evaluation/proposal_methods.py": {"read_image"},
-    "nrpn_d2/utils/config_file.py": {"cfg.merge_from_file"},
+    "nrpn_d2/utils/config_file.py": {"PathManager.open", "yaml.load", "cfg.merge_from_file"},
     "nrpn_d2/utils/page.py": {  # a file of the package
         "read_image",
         "resources.files(__package__).joinpath(f'page.{suffix}').read_text",

@@ -1,10 +1,14 @@
 """Config files: found by name, and read without running what is in them; errors name the file."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+
+from .text_files import StrictLoader
 
 _PACKAGE = Path(__file__).parents[1]
 _MAX_KEYS = 5000
@@ -39,6 +43,7 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
             values of another type.
     """
     try:
+        _refuse_repeated_keys(path)
         return cfg.merge_from_file(path, allow_unsafe=False)
     except RecursionError:
         reason = "its _BASE_ leads back to itself, or it is nested too deeply; correct that"
@@ -54,6 +59,16 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
         message = str(error.args[0] if isinstance(error, KeyError) else error).rstrip("!")
         reason = f"{message}; correct the file or its name"
     raise ValueError(f"{path}: {reason}")
+
+
+def _refuse_repeated_keys(path: str) -> None:
+    if not PathManager.isfile(path):
+        return  # merging it says so
+    with PathManager.open(path) as f:
+        bases = yaml.load(f, StrictLoader).get("_BASE_", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        # Where Detectron2 looks for it: from the file's own folder
+        _refuse_repeated_keys(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
 
 
 def flat_config(config: Any) -> dict[str, Any]:

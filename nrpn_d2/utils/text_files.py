@@ -53,7 +53,21 @@ def load_yaml(path: str) -> Any:
         raise ValueError(f"{path}: invalid YAML ({_first_line(error)})") from None
 
 
-class _PlainLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a section has twice, of which YAML would keep the last silently."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, lines = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                first = lines.setdefault(key.value, key.start_mark.line + 1)
+                if first != key.start_mark.line + 1:
+                    problem = f"{key.value!r} is on line {first}, too; write it once"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return node
+
+
+class _PlainLoader(StrictLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark

@@ -172,6 +172,7 @@ LINE = "a.txt: line 1: "
 YOLO = {
     "empty": (yaml(""), "has no lines KEY: VALUE", FATAL),
     "tab": (yaml("\tnames: x"), "invalid YAML .*line 1", FATAL),
+    "twice": (yaml(YAML + "\nnames: [a]"), "invalid YAML .'names' is on line", FATAL),
     "list": (yaml("- train"), "has no lines KEY: VALUE", FATAL),
     "python": (yaml(hostile_yaml("/tmp/never")), "invalid YAML .*python/object", FATAL),
     "bomb": (yaml(yaml_bomb()), "invalid YAML .*an alias on line 2", FATAL),

@@ -199,6 +199,10 @@ ROWS = {
     "empty config": (config(""), r"config\.yaml: it must consist of sections and lines KEY"),
     "binary config": (config(b"\x00\xff\x01"), r"config\.yaml: not UTF-8 text.*is it a config"),
     "tab in config": (config("SEED: 1\n\tA: 2\n"), r"config\.yaml: invalid YAML(?s:.*)line 2"),
+    "section twice": (
+        config("SEED: 1\nMODEL:\n  DEVICE: cpu\nMODEL:\n  MASK_ON: False\n"),
+        r"config\.yaml: invalid YAML(?s:.*)'MODEL' is on line 2, too; write it once",
+    ),
     "_BASE_ is missing": (config("_BASE_: no.yaml\n"), r"config\.yaml: .*no\.yaml.*; correct the "),
     "_BASE_ is a number": (config("_BASE_: 3\n"), r"config\.yaml: .* a file as _BASE_"),
     "too deep": (config("[" * 5000), r"config\.yaml: .* or it is nested too deeply"),
