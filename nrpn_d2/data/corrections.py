@@ -29,7 +29,7 @@ from .voc.xml import add_element, annotated_size, load_annotation
 from .yolo import SPLITS, SUFFIXES, label_file, load_data_yaml, place_below
 
 DECISIONS = ("object", "background", "ignore")
-_MAX_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20  # of a text
 
 
 class Addition(NamedTuple):
@@ -105,7 +105,7 @@ def write_corrected(dataset_name: str, additions: Iterable[Addition], output: st
 
     Args:
         output: the new file of a COCO dataset, the new folder of one in VOC layout or of YOLO; in
-            it, pictures are links to the old ones.
+            it, pictures and large files are links to the old ones.
 
     Raises:
         DatasetError: ``output`` exists or lies in the dataset, the dataset's format is unknown, or
@@ -129,15 +129,18 @@ def write_corrected(dataset_name: str, additions: Iterable[Addition], output: st
 
 
 def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
-    """Copy a folder, with links for pictures, and correct the copy; it is whole or absent.
+    """Copy a folder, with links for pictures and large files; the copy is whole or absent.
 
-    Links to folders are followed, as by the readers: nothing is written where they lead.
+    Links to folders are followed, as by the readers: nothing is written where they lead. Hidden
+    folders, such as .git, are left out.
     """
     output, folder = os.path.abspath(output), os.path.realpath(root)
     if os.path.commonpath([folder, os.path.realpath(output)]) == folder:
         raise DatasetError(f"{output} lies in the dataset's folder {root}; choose one outside")
     os.makedirs(os.path.dirname(output), exist_ok=True)
-    tree = list(walk(root))  # before the draft is there, which a link may lead to
+    root = root.rstrip(os.sep)
+    # Before the draft is there, which a link may lead to
+    tree = [(at, names) for at, names in walk(root) if f"{os.sep}." not in at[len(root) :]]
     draft = tempfile.mkdtemp(prefix=".audit-", dir=os.path.dirname(output))
     try:
         for folder, names in tree:
@@ -153,9 +156,12 @@ def _in_copy(root: str, output: str, correct: Callable[[str], None]) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    if source.lower().endswith((*SUFFIXES, *IMAGE_SUFFIXES)):
+    if not os.path.isfile(source):  # a link to nowhere, a device
+        return
+    picture = source.lower().endswith((*SUFFIXES, *IMAGE_SUFFIXES))
+    if picture or os.path.getsize(source) > _MAX_BYTES:
         os.symlink(os.path.abspath(source), target)
-    elif os.path.isfile(source):  # no link to nowhere, no device
+    else:
         shutil.copyfile(source, target)
 
 

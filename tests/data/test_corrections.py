@@ -161,8 +161,12 @@ def test_what_yolo_cannot_say(tmp_path, restored_catalogs):
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".audit*"))
 
 
-def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
-    """Links to folders are followed; those to a folder above or to nowhere stop nothing."""
+def test_links_and_absolute_paths_in_a_copy(tmp_path, monkeypatch, restored_catalogs):
+    """Links to folders are followed; those to a folder above or to nowhere stop nothing.
+
+    What is hidden or no dataset's, such as a checkpoint, takes no space.
+    """
+    monkeypatch.setattr("nrpn_d2.data.corrections._MAX_BYTES", 10_000)
     records = read_voc(write_voc_folder(tmp_path / "voc", IMAGES), "train", NAMES)
     root, labels, more = (tmp_path / name for name in ("yolo", "labels", "more"))
     root.mkdir()
@@ -179,6 +183,9 @@ def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
         "labels/more.txt": labels / "none.txt",
     }.items():
         (root / link).symlink_to(target)
+    (root / ".git").mkdir()
+    (root / ".git" / "HEAD").write_text("ref")
+    (root / "model.pth").write_bytes(bytes(10_001))
     (root / "list.txt").write_text(f"{root}/images/train/more/a.jpg\n./images/train/b & b.jpg")
     for places in ("images", "list.txt"):
         Path(path).write_text(f"train: {places}\nnames: {NAMES}\n")
@@ -192,7 +199,8 @@ def test_links_and_absolute_paths_in_a_copy(tmp_path, restored_catalogs):
             folder.chmod(0o555)
         write_corrected("own_train", additions, str(output))
         assert before.items() <= files(tmp_path).items()
-        assert not {"old", "device"} & {path.name for path in output.iterdir()}
+        assert (output / "model.pth").is_symlink()
+        assert not {"old", "device", ".git"} & {path.name for path in output.iterdir()}
         assert all(folder.stat().st_mode & 0o200 for folder in output.rglob("*/"))
         register([f"{output}/data.yaml"])
         copied = DatasetCatalog.get("own_train")
