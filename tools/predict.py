@@ -64,7 +64,8 @@ def main(args: argparse.Namespace) -> None:
     options = {"proposals": args.proposals, "batch": args.batch, "crops": args.crops}
     options["shown"] = Shown(args.top_k, args.min_score, args.top)
     done = predict_files(Predictor(cfg, load_model(cfg)), files, args.output, names, **options)
-    print(f"{done.boxes} boxes in {done.images} images: {args.output}")
+    images = f"{done.images} image{'s' * (done.images != 1)}"
+    print(f"{done.boxes} boxes in {images}, {done.drawn} of them drawn: {args.output}")
     if done.images:
         rate, in_model = (done.images / s for s in (done.seconds, done.model_seconds))
         print(f"{rate:.1f} images per second with files and pictures, {in_model:.1f} in the model")

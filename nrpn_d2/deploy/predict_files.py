@@ -40,6 +40,7 @@ class Summary:
 
     images: int = 0
     boxes: int = 0
+    drawn: int = 0  # boxes
     without: int = 0  # images in which no score reaches min_score
     best: float = 0.0  # score in these
     seconds: float = 0.0
@@ -175,6 +176,7 @@ def _write(
         done.without += 1
         done.best = max(done.best, float(scores.max(initial=0)))
     drawn = found[torch.from_numpy(shown.of(scores))]
+    done.drawn += len(drawn)
     boxes, classes = drawn.pred_boxes.tensor.numpy(), drawn.pred_classes.tolist()
     labels = [f"{prefixes[c]}{score:.2f}" for c, score in zip(classes, drawn.scores.tolist())]
     masks = drawn.pred_masks.numpy() if drawn.has("pred_masks") else None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -74,7 +75,11 @@ def test_folder(both, images, tmp_path, capsys):
     proposals = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
     out = tmp_path / "out"
     assert run(both, images, out, *["--proposals"] * proposals) == 0
-    assert "images per second" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    sure = Counter(r["image_id"] for r in results(out) if proposals or r["score"] >= 0.5)
+    drawn = sum(min(count, 10) for count in sure.values())
+    assert f"boxes in 3 images, {drawn} of them drawn" in printed
+    assert "images per second" in printed
     assert ids(out) == {"a.jpg", "b.png", "below [1]/a.v2.bmp"}
     for name in ("a.jpg", "b.png", "below [1]/a.v2.bmp.png"):
         assert max(Image.open(out / name).size) >= 800  # readable
