@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Ideas by which an nRPN might keep up with its RPN: tried, found to gain nothing, not built in.
+"""Ideas by which an nRPN might keep up with its RPN, to be tried before one is built in.
 
     VOC_ANIMALS_ROOT=/path python benchmarks/nrpn_trials.py teacher OUTPUT_DIR output/trial_teacher
 
 trains `iou_nrpn` of configs/studies/voc_animals.yaml with one idea. Besides the usual scalars,
 nrpn/next_ap is the average precision of the nRPN's ranking of an image for what the RPN mistakes
-when it sees the same image, flipped the same way, the next time. docs/method.md says what came out.
+when it sees the same image, flipped the same way, the next time. `tools/study.py ... --evaluate`
+evaluates the folder of a trial as that of a run. docs/results.md has what has not run yet.
 """
 
 import argparse
