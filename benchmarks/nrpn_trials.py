@@ -14,6 +14,7 @@ import copy
 from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -38,9 +39,9 @@ BEST_NRPN = [
 class Plain(HardNegativeRPN):
     """No idea; measures nrpn/next_ap, as all of them do."""
 
-    def prepare(self, model: nn.Module, iterations: int) -> None:
-        """Watch which images the model is given."""
-        self.iterations, self.rankings = iterations, {}
+    def prepare(self, model: nn.Module, solver: CfgNode) -> None:
+        """Watch which images the model is given; ``solver`` is the SOLVER section of its config."""
+        self.solver, self.rankings = solver, {}
         model.register_forward_pre_hook(self._remember_images)
 
     def _remember_images(self, model: nn.Module, args: tuple) -> None:
@@ -71,8 +72,8 @@ class Plain(HardNegativeRPN):
 class Product(Plain):
     """Hardness is the product of the nRPN's score and the RPN's own."""
 
-    def prepare(self, model, iterations):
-        super().prepare(model, iterations)
+    def prepare(self, model, solver):
+        super().prepare(model, solver)
         self.negative_sampler.__class__ = ProductSampler
 
 
@@ -86,24 +87,25 @@ class FirstHalf(Plain):
 
     def propose(self, nrpn_logits, labels, anchors, proposal_ious):
         hardness = super().propose(nrpn_logits, labels, anchors, proposal_ious)
-        late = get_event_storage().iter >= self.iterations // 2
-        return torch.full_like(hardness, -float("inf")) if late else hardness
+        late = get_event_storage().iter >= self.solver.MAX_ITER // 2
+        return torch.full_like(hardness, -float("inf")) if self.is_silent(late) else hardness
+
+    def is_silent(self, late: bool) -> bool:
+        return late
 
 
-class SecondHalf(Plain):
+class SecondHalf(FirstHalf):
     """The nRPN learns after its warm-up; its hard negatives start in the middle."""
 
-    def propose(self, nrpn_logits, labels, anchors, proposal_ious):
-        hardness = super().propose(nrpn_logits, labels, anchors, proposal_ious)
-        early = get_event_storage().iter < self.iterations // 2
-        return torch.full_like(hardness, -float("inf")) if early else hardness
+    def is_silent(self, late: bool) -> bool:
+        return not late
 
 
 class Memory(Plain):
     """What the RPN mistook when it saw the image before is a false positive, too."""
 
-    def prepare(self, model, iterations):
-        super().prepare(model, iterations)
+    def prepare(self, model, solver):
+        super().prepare(model, solver)
         self.mistakes = {}
 
     def mine(self, logits, labels, ious, proposal_ious):
@@ -117,14 +119,17 @@ class Memory(Plain):
 class TwoUpdates(Plain):
     """Two updates of the nRPN for each of the RPN: one of its own SGD first."""
 
-    def prepare(self, model, iterations):
-        super().prepare(model, iterations)
+    def prepare(self, model, solver):
+        super().prepare(model, solver)
         self.weights = [p for p in self.negative_rpn.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(self.weights, lr=0.01, momentum=0.9)
+        self.optimizer = torch.optim.SGD(self.weights, solver.BASE_LR, solver.MOMENTUM)
+        steps = torch.optim.lr_scheduler.MultiStepLR
+        self.schedule = steps(self.optimizer, solver.STEPS, solver.GAMMA)
 
     def learn(self, images, features, anchors, logits, deltas, gt_instances):
         if get_event_storage().iter >= self.warmup_iters:
             self.update_nrpn(images, features, anchors, logits, deltas, gt_instances)
+        self.schedule.step()
         return super().learn(images, features, anchors, logits, deltas, gt_instances)
 
     def update_nrpn(self, images, features, anchors, logits, deltas, gt_instances) -> None:
@@ -137,7 +142,7 @@ class TwoUpdates(Plain):
         self.optimizer.zero_grad()
         for p, grad in zip(self.weights, torch.autograd.grad(loss, self.weights)):
             p.grad = grad
-        nn.utils.clip_grad_norm_(self.weights, 5.0)
+        nn.utils.clip_grad_norm_(self.weights, self.solver.CLIP_GRADIENTS.CLIP_VALUE)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -147,8 +152,8 @@ class Teacher(Plain):
 
     momentum = 0.99
 
-    def prepare(self, model, iterations):
-        super().prepare(model, iterations)
+    def prepare(self, model, solver):
+        super().prepare(model, solver)
         # Tuples, so that the copies are no part of the model and its checkpoints
         self.originals = model.backbone, self.rpn_head
         self.teacher = tuple(copy.deepcopy(x).requires_grad_(False) for x in self.originals)
@@ -196,7 +201,7 @@ def main() -> None:
     # The config and the checkpoint stay those of a HardNegativeRPN, which tools/study.py evaluates
     model.proposal_generator.__class__ = TRIALS[args.trial]
     trainer.resume_or_load(resume=False)
-    model.proposal_generator.prepare(model, cfg.SOLVER.MAX_ITER)
+    model.proposal_generator.prepare(model, cfg.SOLVER)
     trainer.train()
 
 

@@ -15,12 +15,15 @@ COMMANDS = {  # and a line that they print
     "inference.py --rounds 1 --size 64 96": "stock ",
     "read_voc.py --images 50": "images/s",
     "run_page.py --classes 3 --images 20": "Page of 3 classes, 20 images",
+    "nrpn_trials.py two_updates DATASETS.VOC_NAME  DATASETS.VOC_ROOT  DATASETS.TRAIN "
+    "('shapes_train',) DATASETS.TEST () MODEL.WEIGHTS  SOLVER.MAX_ITER 4 SOLVER.STEPS (3,) "
+    "MODEL.NRPN.WARMUP_ITERS 1 SOLVER.IMS_PER_BATCH 1": "nRPN joint: ",
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(".")[0])
 def test_it_runs(command, tmp_path, process_environment):
-    script, *arguments = command.split()
+    script, *arguments = command.split(" ")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *arguments],
         cwd=tmp_path,

@@ -240,9 +240,9 @@ class HardNegativeRPN(RPN):
         ious = proposal_ious.at(chosen) if self.iou_of == "proposal" else ious.flatten()[chosen]
         chosen_logits = cat(logits, dim=1).flatten()[chosen]
         objectness_loss = self.objectness_loss(chosen_logits, labels.flatten()[chosen], ious).sum()
-        boxes = anchors, self.box2box_transform, deltas, gt_boxes
-        kind = {"box_reg_loss_type": self.box_reg_loss_type, "smooth_l1_beta": self.smooth_l1_beta}
-        localization_loss = _dense_box_regression_loss(*boxes, labels == 1, **kind)
+        arguments = anchors, self.box2box_transform, deltas, gt_boxes, labels == 1
+        form = {"box_reg_loss_type": self.box_reg_loss_type, "smooth_l1_beta": self.smooth_l1_beta}
+        localization_loss = _dense_box_regression_loss(*arguments, **form)
         size = self.batch_size_per_image * len(labels)
         all_anchors = self.objectness_loss.needs_all_anchors
         losses = {

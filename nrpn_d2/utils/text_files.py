@@ -60,10 +60,11 @@ class StrictLoader(yaml.SafeLoader):
         node, lines = super().compose_mapping_node(anchor), {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                first = lines.setdefault(key.value, key.start_mark.line + 1)
-                if first != key.start_mark.line + 1:
-                    problem = f"{key.value!r} is on line {first}, too; write it once"
+                name = key.tag, key.value  # 1 and "1" are two keys
+                if name in lines:
+                    problem = f"{key.value!r} is on line {lines[name]}, too; write it once"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                lines[name] = key.start_mark.line + 1
         return node
 
 

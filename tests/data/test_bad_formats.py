@@ -173,6 +173,7 @@ YOLO = {
     "empty": (yaml(""), "has no lines KEY: VALUE", FATAL),
     "tab": (yaml("\tnames: x"), "invalid YAML .*line 1", FATAL),
     "twice": (yaml(YAML + "\nnames: [a]"), "invalid YAML .'names' is on line", FATAL),
+    "twice in a line": (yaml("{train: a, train: b}"), "invalid YAML .'train' is on line 1", FATAL),
     "list": (yaml("- train"), "has no lines KEY: VALUE", FATAL),
     "python": (yaml(hostile_yaml("/tmp/never")), "invalid YAML .*python/object", FATAL),
     "bomb": (yaml(yaml_bomb()), "invalid YAML .*an alias on line 2", FATAL),
